@@ -1,0 +1,98 @@
+"""The bounded queue behind one peer: what was read ahead of the handler."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from wshub.events import Counters
+
+__all__ = ("Inbox",)
+
+
+class Inbox:
+    """
+    Holds messages between the reader task and the one task that receives.
+
+    Bounded by messages and by their length in characters or bytes; the reader stops once over.
+    """
+
+    __slots__ = (
+        "_arrival",
+        "_counters",
+        "_ended",
+        "_max_size",
+        "_max_messages",
+        "_messages",
+        "_space",
+        "_waiting_size",
+    )
+
+    def __init__(self, *, max_messages: int, max_size: int, counters: Counters) -> None:
+        self._max_messages = max_messages
+        self._max_size = max_size
+        self._counters = counters
+        self._messages: deque[str | bytes] = deque()
+        self._waiting_size = 0
+        self._ended = False
+        self._arrival: asyncio.Future[None] | None = None
+        self._space: asyncio.Future[None] | None = None
+
+    @property
+    def is_being_read(self) -> bool:
+        """Whether a task waits in `get()`."""
+        return self._arrival is not None
+
+    async def put(self, message: str | bytes) -> None:
+        """Append `message`, then wait while the inbox is full: the reader must not run on."""
+        self._counters.received += 1
+        if self._ended:
+            self._counters.unread += 1
+            return
+        self._messages.append(message)
+        self._waiting_size += len(message)
+        _resolve(self._arrival)
+        while not self._ended and (
+            len(self._messages) >= self._max_messages or self._waiting_size >= self._max_size
+        ):
+            self._space = asyncio.get_running_loop().create_future()
+            await self._space
+
+    async def get(self) -> str | bytes | None:
+        """
+        Take the next message; None once the inbox has ended and is empty.
+
+        One caller at a time. May be cancelled: no message is lost.
+        """
+        while not self._messages:
+            if self._ended:
+                return None
+            self._arrival = asyncio.get_running_loop().create_future()
+            try:
+                await self._arrival
+            finally:
+                self._arrival = None
+        message = self._messages.popleft()
+        self._waiting_size -= len(message)
+        _resolve(self._space)
+        return message
+
+    def end(self) -> None:
+        """Let what was read still be taken; then `get()` returns None."""
+        self._ended = True
+        _resolve(self._arrival)
+        _resolve(self._space)
+
+    def discard(self) -> None:
+        """End at once; what was read and not taken is counted as unread."""
+        self._counters.unread += len(self._messages)
+        self._messages.clear()
+        self._waiting_size = 0
+        self.end()
+
+
+def _resolve(future: asyncio.Future[None] | None) -> None:
+    if future is not None and not future.done():
+        future.set_result(None)

@@ -1,0 +1,238 @@
+"""The bounded queue in front of one peer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from wshub._sink import Sink
+    from wshub._tasks import TaskOwner
+    from wshub.events import Counters, EvictionReason
+    from wshub.messages import Outgoing
+
+__all__ = ("Outbox", "OutboxOptions")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxOptions:
+    """
+    Bounds of the queue in front of each peer.
+
+    Attributes:
+        max_messages: Messages that may wait for one peer.
+        max_bytes: Bytes of payload that may wait for one peer. One message of any size may wait
+            alone.
+        overflow: What a broadcast does to a peer whose queue is full: `"disconnect"` cuts the
+            peer off with 1013, `"drop_oldest"` and `"drop_newest"` drop one message, counted.
+        send_timeout: Seconds for which a peer may block one write before it is cut off with
+            1013, and the longest time that a close waits for what is queued.
+
+    Raises:
+        ValueError: A bound is not positive, or `overflow` is none of the three words.
+    """
+
+    max_messages: int = 1024
+    max_bytes: int = 1024 * 1024
+    overflow: Literal["disconnect", "drop_oldest", "drop_newest"] = "disconnect"
+    send_timeout: float = 10.0
+
+    def __post_init__(self) -> None:
+        for field in ("max_messages", "max_bytes", "send_timeout"):
+            if not getattr(self, field) > 0:
+                message = f"{field} must be positive, not {getattr(self, field)!r}"
+                raise ValueError(message)
+        if self.overflow not in {"disconnect", "drop_oldest", "drop_newest"}:
+            message = (
+                f"overflow must be 'disconnect', 'drop_oldest' or 'drop_newest', "
+                f"not {self.overflow!r}"
+            )
+            raise ValueError(message)
+
+
+class Outbox:
+    """
+    Puts messages into a sink in order, and holds them while the peer blocks.
+
+    While nothing waits and the peer is writable, a message goes straight to the sink: no queue,
+    no task. When the peer blocks, one task drains the queue until it is empty again.
+
+    `evict` is called, once, when the peer cannot be served any longer; it must `discard()`.
+    """
+
+    __slots__ = (
+        "_accepting",
+        "_counters",
+        "_drain",
+        "_evict",
+        "_options",
+        "_queue",
+        "_sink",
+        "_space",
+        "_tasks",
+        "_turn",
+        "_waiting_bytes",
+    )
+
+    def __init__(
+        self,
+        sink: Sink,
+        options: OutboxOptions,
+        *,
+        counters: Counters,
+        tasks: TaskOwner,
+        evict: Callable[[EvictionReason, Exception | None], None],
+    ) -> None:
+        self._sink = sink
+        self._options = options
+        self._counters = counters
+        self._tasks = tasks
+        self._evict = evict
+        self._accepting = True
+        self._queue: deque[Outgoing] = deque()
+        self._waiting_bytes = 0
+        self._drain: asyncio.Task[None] | None = None
+        self._turn: asyncio.Lock | None = None
+        self._space: asyncio.Event | None = None
+
+    @property
+    def messages(self) -> int:
+        """Messages that wait, the one being written included."""
+        return len(self._queue) + (self._drain is not None)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of payload that wait in the queue."""
+        return self._waiting_bytes
+
+    def has_room(self, outgoing: Outgoing) -> bool:
+        """Whether `outgoing` can be taken now within the bounds."""
+        if self._drain is None or not self._queue:
+            return True
+        return (
+            len(self._queue) < self._options.max_messages
+            and self._waiting_bytes + outgoing.size <= self._options.max_bytes
+        )
+
+    def put(self, outgoing: Outgoing) -> None:
+        """Write or queue `outgoing`, or apply the overflow policy. Never waits, never raises."""
+        if not self._accepting:
+            self._counters.dropped["closed"] += 1
+        elif self._drain is None:
+            self._write(outgoing)
+        elif self.has_room(outgoing):
+            self._append(outgoing)
+        else:
+            self._overflow(outgoing)
+
+    async def put_when_room(self, outgoing: Outgoing) -> None:
+        """
+        Wait for room, then `put()`. Waiting callers take turns in the order they came.
+
+        May be cancelled: the message is then not queued.
+        """
+        if self.has_room(outgoing) and (self._turn is None or not self._turn.locked()):
+            self.put(outgoing)
+            return
+        if self._turn is None:
+            self._turn = asyncio.Lock()
+            self._space = asyncio.Event()
+        async with self._turn:
+            while self._accepting and not self.has_room(outgoing):
+                self._space.clear()
+                await self._space.wait()
+            self.put(outgoing)
+
+    def stop_accepting(self) -> None:
+        """Take no more messages; those waiting still go out."""
+        self._accepting = False
+        self._wake()
+
+    def discard(self) -> None:
+        """Take no more messages and drop, counted, those that wait."""
+        self.stop_accepting()
+        self._counters.dropped["closed"] += self.messages
+        self._counters.queued -= self.messages
+        self._queue.clear()
+        self._waiting_bytes = 0
+        drain, self._drain = self._drain, None
+        if drain is not None:
+            drain.cancel()
+
+    async def drained(self) -> None:
+        """Wait until nothing waits any longer. May be cancelled."""
+        if self._drain is not None:
+            await asyncio.wait({self._drain})
+
+    def _write(self, outgoing: Outgoing) -> None:
+        try:
+            rest = self._sink.write(outgoing)
+        except Exception as error:  # servers raise what they like for a dead peer
+            self._counters.dropped["closed"] += 1
+            self._evict("write_failed", error)
+            return
+        if rest is None:
+            self._counters.sent += 1
+        else:
+            self._counters.queued += 1
+            self._drain = self._tasks.start(self._empty(rest), name="wshub outbox")
+
+    def _append(self, outgoing: Outgoing) -> None:
+        self._counters.queued += 1
+        self._queue.append(outgoing)
+        self._waiting_bytes += outgoing.size
+
+    def _overflow(self, outgoing: Outgoing) -> None:
+        if self._options.overflow == "disconnect":
+            self._counters.dropped["overflow"] += 1
+            self._evict("overflow", None)
+            return
+        if self._options.overflow == "drop_oldest":
+            while self._queue and not self.has_room(outgoing):
+                self._waiting_bytes -= self._queue.popleft().size
+                self._counters.queued -= 1
+                self._counters.dropped["overflow"] += 1
+            self._append(outgoing)
+        else:
+            self._counters.dropped["overflow"] += 1
+
+    async def _empty(self, rest: Awaitable[None]) -> None:
+        """Finish the write that blocked, then write what waits, until the queue is empty."""
+        blocked: Awaitable[None] | None = rest
+        try:
+            while blocked is not None:
+                async with asyncio.timeout(self._options.send_timeout):
+                    await blocked
+                self._count_sent()
+                blocked = self._write_waiting()
+        except TimeoutError:
+            self._evict("send_timeout", None)
+        except Exception as error:  # servers raise what they like for a dead peer
+            self._evict("write_failed", error)
+        else:
+            self._drain = None
+            self._wake()
+
+    def _write_waiting(self) -> Awaitable[None] | None:
+        """Write waiting messages until one blocks; return what is left of that one."""
+        while self._queue:
+            outgoing = self._queue.popleft()
+            self._waiting_bytes -= outgoing.size
+            self._wake()
+            rest = self._sink.write(outgoing)
+            if rest is not None:
+                return rest
+            self._count_sent()
+        return None
+
+    def _count_sent(self) -> None:
+        self._counters.queued -= 1
+        self._counters.sent += 1
+
+    def _wake(self) -> None:
+        if self._space is not None:
+            self._space.set()

@@ -1,0 +1,90 @@
+"""Who is connected, as which user, in which rooms. Synchronous; no input or output."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from wshub.connection import Connection
+    from wshub.messages import Audience
+
+__all__ = ("Registry",)
+
+
+class Registry:
+    """
+    Three indexes that always agree. Every change is O(1), `discard` O(rooms of the connection).
+
+    A room exists while it has members, a user while there is a connection.
+    """
+
+    __slots__ = ("_connections", "_memberships", "_rooms", "_users")
+
+    def __init__(self) -> None:
+        self._connections: dict[Connection, None] = {}
+        self._rooms: dict[str, dict[Connection, None]] = {}
+        self._users: dict[str, dict[Connection, None]] = {}
+        self._memberships: dict[Connection, set[str]] = {}
+
+    @property
+    def connection_count(self) -> int:
+        """Connections that are registered."""
+        return len(self._connections)
+
+    @property
+    def room_count(self) -> int:
+        """Rooms that have members."""
+        return len(self._rooms)
+
+    @property
+    def user_count(self) -> int:
+        """Users that have connections."""
+        return len(self._users)
+
+    def add(self, connection: Connection) -> None:
+        """Register `connection`."""
+        self._connections[connection] = None
+        if connection.user is not None:
+            self._users.setdefault(connection.user, {})[connection] = None
+
+    def discard(self, connection: Connection) -> None:
+        """Take `connection` out of every index; not being in any is fine."""
+        self._connections.pop(connection, None)
+        if connection.user is not None:
+            _discard(self._users, connection.user, connection)
+        for room in self._memberships.pop(connection, ()):
+            _discard(self._rooms, room, connection)
+
+    def join(self, connection: Connection, room: str) -> None:
+        """Put a registered `connection` into `room`; one that is not registered stays outside."""
+        if connection in self._connections:
+            self._rooms.setdefault(room, {})[connection] = None
+            self._memberships.setdefault(connection, set()).add(room)
+
+    def leave(self, connection: Connection, room: str) -> None:
+        """Take `connection` out of `room`; not being in it is fine."""
+        rooms = self._memberships.get(connection)
+        if rooms is not None and room in rooms:
+            rooms.discard(room)
+            _discard(self._rooms, room, connection)
+
+    def rooms_of(self, connection: Connection) -> frozenset[str]:
+        """Return the names of the rooms that `connection` is in."""
+        return frozenset(self._memberships.get(connection, ()))
+
+    def find(self, audience: Audience, name: str = "") -> list[Connection]:
+        """Return a snapshot of an audience, in the order of joining."""
+        if audience == "everyone":
+            return list(self._connections)
+        index = self._rooms if audience == "room" else self._users
+        return list(index.get(name, ()))
+
+
+def _discard(
+    index: dict[str, dict[Connection, None]], key: str, connection: Connection
+) -> None:
+    members = index.get(key)
+    if members is not None:
+        members.pop(connection, None)
+        if not members:
+            del index[key]

@@ -1,0 +1,43 @@
+"""What a manager asks of a backend."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from wshub.messages import Envelope
+
+__all__ = ("Backend", "Deliver")
+
+Deliver = Callable[[Envelope], Awaitable[None]]
+"""Hands one envelope to the connections of this process. Never raises for a recipient."""
+
+
+class Backend(Protocol):
+    """
+    Carries envelopes to every worker, its own included, in one order for all of them.
+
+    A worker delivers only what comes back through `deliver`: one path, one order.
+    """
+
+    def attach(self, deliver: Deliver) -> None:
+        """Take the manager's `deliver`. Called once, before anything else."""
+        ...
+
+    async def start(self) -> None:
+        """Get ready to publish and to deliver. Called by `ConnectionManager.lifespan`."""
+        ...
+
+    async def stop(self) -> None:
+        """Let go of everything. Called by `ConnectionManager.lifespan`; idempotent."""
+        ...
+
+    async def publish(self, envelope: Envelope) -> None:
+        """
+        Take `envelope` for delivery in all workers; return when it is taken.
+
+        Raises:
+            BackendUnavailable: It cannot be taken now. Nothing was published.
+            PayloadTooLarge: It is over the backend's limit. Nothing was published.
+        """
+        ...

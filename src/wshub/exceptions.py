@@ -1,0 +1,415 @@
+"""
+Close codes, rejections and the error tree.
+
+Exception
+├── HubError
+│   ├── ConnectionClosed          (also a Starlette `WebSocketDisconnect`)
+│   ├── OutboxFull
+│   ├── NotConnected
+│   ├── AlreadyConnected
+│   ├── ConcurrentReceive
+│   ├── MessageNotEncodable
+│   ├── InvalidName               (also a Starlette `WebSocketException`, 1008)
+│   │   ├── InvalidRoomName
+│   │   └── InvalidUserId
+│   ├── BackendUnavailable
+│   └── PayloadTooLarge
+└── starlette.exceptions.WebSocketException
+    └── Rejection                 (what the helpers below build)
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Literal
+
+from starlette.exceptions import WebSocketException
+from starlette.websockets import WebSocketDisconnect
+
+__all__ = (
+    "AlreadyConnected",
+    "BackendUnavailable",
+    "CloseCode",
+    "ClosedBy",
+    "ConcurrentReceive",
+    "ConnectionClosed",
+    "HubError",
+    "InvalidName",
+    "InvalidRoomName",
+    "InvalidUserId",
+    "MessageNotEncodable",
+    "NotConnected",
+    "OutboxFull",
+    "PayloadTooLarge",
+    "Rejection",
+    "check_close_code",
+    "cut_reason",
+    "forbidden",
+    "internal_error",
+    "invalid_payload",
+    "message_too_big",
+    "policy_violation",
+    "too_many_requests",
+    "try_again_later",
+    "unauthorized",
+    "unsupported_data",
+)
+
+ClosedBy = Literal["peer", "hub", "server"]
+"""Who ended a connection: the client, this library or the app through it, the ASGI server."""
+
+MAX_REASON_BYTES = 123
+"""A control frame carries 125 bytes, two of them the code (RFC 6455 §5.5)."""
+
+
+class CloseCode(IntEnum):
+    """
+    Close codes of RFC 6455 §7.4.1 and the IANA WebSocket Close Code Number Registry.
+
+    `can_send` and `should_reconnect` say how a code is meant to be used.
+    """
+
+    NORMAL_CLOSURE = 1000
+    GOING_AWAY = 1001
+    PROTOCOL_ERROR = 1002
+    UNSUPPORTED_DATA = 1003
+    NO_STATUS_RECEIVED = 1005
+    ABNORMAL_CLOSURE = 1006
+    INVALID_PAYLOAD = 1007
+    POLICY_VIOLATION = 1008
+    MESSAGE_TOO_BIG = 1009
+    MANDATORY_EXTENSION = 1010
+    INTERNAL_ERROR = 1011
+    SERVICE_RESTART = 1012
+    TRY_AGAIN_LATER = 1013
+    BAD_GATEWAY = 1014
+    TLS_HANDSHAKE = 1015
+    UNAUTHORIZED = 3000
+    FORBIDDEN = 3003
+    TIMEOUT = 3008
+
+    @property
+    def can_send(self) -> bool:
+        """Whether a close frame may carry this code; the others are only reported locally."""
+        return self not in _LOCAL_CODES
+
+    @property
+    def should_reconnect(self) -> bool:
+        """Whether a client that sees this code should connect again, after a delay."""
+        return self in _RECONNECT_CODES
+
+
+_LOCAL_CODES = frozenset(
+    {CloseCode.NO_STATUS_RECEIVED, CloseCode.ABNORMAL_CLOSURE, CloseCode.TLS_HANDSHAKE}
+)
+_RECONNECT_CODES = frozenset(
+    {
+        CloseCode.GOING_AWAY,
+        CloseCode.NO_STATUS_RECEIVED,
+        CloseCode.ABNORMAL_CLOSURE,
+        CloseCode.INTERNAL_ERROR,
+        CloseCode.SERVICE_RESTART,
+        CloseCode.TRY_AGAIN_LATER,
+        CloseCode.BAD_GATEWAY,
+        CloseCode.TIMEOUT,
+    }
+)
+
+
+def check_close_code(code: int) -> int:
+    """
+    Return `code` as an int if a close frame may carry it (RFC 6455 §7.4).
+
+    Raises:
+        ValueError: The code is reserved, unassigned or out of range.
+    """
+    if 3000 <= code <= 4999:
+        return int(code)
+    try:
+        known = CloseCode(code)
+    except ValueError:
+        known = None
+    if known is None or not known.can_send:
+        message = (
+            f"{int(code)} cannot be sent in a close frame; "
+            "use 1000-1003, 1007-1014, or 3000-4999 (4000-4999 are yours)"
+        )
+        raise ValueError(message)
+    return int(code)
+
+
+def cut_reason(reason: str) -> str:
+    """Return `reason` cut to 123 bytes of UTF-8 on a character boundary (RFC 6455 §5.5)."""
+    encoded = reason.encode("utf-8", errors="replace")
+    return encoded[:MAX_REASON_BYTES].decode("utf-8", errors="ignore")
+
+
+class HubError(Exception):
+    """Base of the errors that wshub raises. Each has fields and composes its own text."""
+
+
+class ConnectionClosed(HubError, WebSocketDisconnect):
+    """
+    Raised by every method of a connection that is over.
+
+    It is a `WebSocketDisconnect` too, so that code written for Starlette catches it.
+
+    Attributes:
+        code: Close code; 1006 when the peer vanished without one.
+        reason: Close reason, often empty.
+        by: Who ended it: `"peer"`, `"hub"` or `"server"`.
+    """
+
+    def __init__(self, code: int, reason: str, by: ClosedBy) -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+        self.by: ClosedBy = by
+
+    def __str__(self) -> str:
+        why = f" ({self.reason})" if self.reason else ""
+        return f"connection closed by the {self.by} with {self.code}{why}"
+
+
+class OutboxFull(HubError):
+    """
+    Raised by `Connection.send_nowait()` when the peer reads too slowly.
+
+    The message was not queued; the connection stays open.
+
+    Attributes:
+        connection_id: Whose outbox is full.
+        messages: Messages waiting in it.
+        bytes: Bytes waiting in it.
+    """
+
+    def __init__(self, connection_id: str, messages: int, size: int) -> None:
+        super().__init__(connection_id, messages, size)
+        self.connection_id = connection_id
+        self.messages = messages
+        self.bytes = size
+
+    def __str__(self) -> str:
+        return (
+            f"outbox of {self.connection_id} is full ({self.messages} messages, "
+            f"{self.bytes} bytes wait); await send(), or raise max_messages or max_bytes "
+            "of OutboxOptions"
+        )
+
+
+class NotConnected(HubError):
+    """Raised when a WebSocket that no manager accepted is used through one."""
+
+    def __str__(self) -> str:
+        return (
+            "this WebSocket is not registered; call `await manager.connect(websocket)` or use "
+            "`async with manager.connection(websocket)` first"
+        )
+
+
+class AlreadyConnected(HubError):
+    """
+    Raised when a WebSocket is registered a second time, or accepted before with other options.
+
+    Attributes:
+        problem: What was asked for twice.
+    """
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return self.problem
+
+
+class ConcurrentReceive(HubError):
+    """
+    Raised when a second task receives from a connection while a first one waits.
+
+    Attributes:
+        connection_id: The connection that is being read already.
+    """
+
+    def __init__(self, connection_id: str) -> None:
+        super().__init__(connection_id)
+        self.connection_id = connection_id
+
+    def __str__(self) -> str:
+        return (
+            f"another task is already receiving from {self.connection_id}; "
+            "receive in one task and hand the messages on"
+        )
+
+
+class MessageNotEncodable(HubError):
+    """
+    Raised when a message can become neither a frame nor JSON. Nothing was sent to anyone.
+
+    Attributes:
+        type_name: The type of the message.
+        problem: What the encoder said.
+    """
+
+    def __init__(self, type_name: str, problem: str) -> None:
+        super().__init__(type_name, problem)
+        self.type_name = type_name
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return (
+            f"cannot encode a message of type {self.type_name}: {self.problem}; "
+            "send str, bytes, a pydantic model, or something that JSON can express"
+        )
+
+
+class InvalidName(HubError, WebSocketException):
+    """
+    Raised for a name that is empty, too long or not printable text.
+
+    It is also a `WebSocketException` with 1008: such names come from clients, and where nobody
+    catches it the client that sent the name is refused.
+
+    Attributes:
+        kind: What was named: `"room name"` or `"user id"`.
+        problem: What is wrong with it.
+    """
+
+    kind = "name"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(CloseCode.POLICY_VIOLATION, f"invalid {self.kind}")
+        self.code = int(CloseCode.POLICY_VIOLATION)
+        self.reason = f"invalid {self.kind}: {problem}"
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class InvalidRoomName(InvalidName):
+    """Raised for a room name that is empty, too long or not printable text."""
+
+    kind = "room name"
+
+
+class InvalidUserId(InvalidName):
+    """Raised for a user id that is empty, too long or not printable text."""
+
+    kind = "user id"
+
+
+class BackendUnavailable(HubError):
+    """
+    Raised by a backend that cannot take a message now. Nothing was published.
+
+    Attributes:
+        backend: Name of the backend.
+        problem: What it ran into.
+    """
+
+    def __init__(self, backend: str, problem: str) -> None:
+        super().__init__(backend, problem)
+        self.backend = backend
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.backend} cannot publish now: {self.problem}; try again later"
+
+
+class PayloadTooLarge(HubError):
+    """
+    Raised by a backend for a message over its limit. Nothing was published.
+
+    Attributes:
+        size: Size of the message, in bytes.
+        limit: The backend's limit, in bytes.
+    """
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(size, limit)
+        self.size = size
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return (
+            f"a message of {self.size} bytes is over the backend's limit of {self.limit} bytes; "
+            "send a reference to it instead"
+        )
+
+
+class Rejection(WebSocketException):
+    """
+    Refuses or ends one connection: raise it in a dependency or a handler.
+
+    Args:
+        code: Close code that a close frame may carry.
+        reason: For the peer to read; cut to 123 bytes of UTF-8.
+        status: HTTP status when the handshake is refused over HTTP; by default derived from
+            the code.
+        retry_after: Seconds after which the peer may try again, or None.
+
+    Raises:
+        ValueError: The code cannot be sent (RFC 6455 §7.4.1).
+    """
+
+    def __init__(
+        self,
+        code: int,
+        reason: str = "",
+        *,
+        status: int | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(check_close_code(code), cut_reason(reason))
+        self.status = status
+        self.retry_after = retry_after
+
+
+def unsupported_data(reason: str = "unsupported data") -> Rejection:
+    """Build a rejection with 1003: the peer sent text where binary is due, or the reverse."""
+    return Rejection(CloseCode.UNSUPPORTED_DATA, reason)
+
+
+def invalid_payload(reason: str = "invalid payload") -> Rejection:
+    """Build a rejection with 1007: the message is not what its type promises, as broken JSON."""
+    return Rejection(CloseCode.INVALID_PAYLOAD, reason)
+
+
+def policy_violation(reason: str = "policy violation") -> Rejection:
+    """Build a rejection with 1008: no better code fits. HTTP 403 before accept."""
+    return Rejection(CloseCode.POLICY_VIOLATION, reason)
+
+
+def message_too_big(reason: str = "message too big") -> Rejection:
+    """Build a rejection with 1009: the message is larger than this endpoint takes."""
+    return Rejection(CloseCode.MESSAGE_TOO_BIG, reason)
+
+
+def internal_error(reason: str = "internal error") -> Rejection:
+    """Build a rejection with 1011: the server cannot go on. HTTP 500 before accept."""
+    return Rejection(CloseCode.INTERNAL_ERROR, reason)
+
+
+def try_again_later(
+    reason: str = "try again later", *, retry_after: float | None = None
+) -> Rejection:
+    """Build a rejection with 1013: the server is busy. HTTP 503 before accept, with Retry-After."""
+    return Rejection(CloseCode.TRY_AGAIN_LATER, reason, retry_after=retry_after)
+
+
+def too_many_requests(
+    reason: str = "too many requests", *, retry_after: float | None = None
+) -> Rejection:
+    """Build a rejection with 1013 of one busy client. HTTP 429 before accept, with Retry-After."""
+    return Rejection(CloseCode.TRY_AGAIN_LATER, reason, status=429, retry_after=retry_after)
+
+
+def unauthorized(reason: str = "unauthorized") -> Rejection:
+    """Build a rejection with 3000: no valid credential. HTTP 401 before accept."""
+    return Rejection(CloseCode.UNAUTHORIZED, reason)
+
+
+def forbidden(reason: str = "forbidden") -> Rejection:
+    """Build a rejection with 3003: known, but not allowed. HTTP 403 before accept."""
+    return Rejection(CloseCode.FORBIDDEN, reason)

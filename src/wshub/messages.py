@@ -1,0 +1,123 @@
+"""What travels: an outgoing message, encoded once, and the envelopes around it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+from fastapi.encoders import jsonable_encoder
+from pydantic import BaseModel
+
+from wshub.exceptions import MessageNotEncodable
+
+if TYPE_CHECKING:
+    from starlette.types import Message as AsgiEvent
+
+__all__ = ("Audience", "Dismissal", "Envelope", "Outgoing", "Publication", "encode")
+
+Audience = Literal["everyone", "room", "user"]
+"""Whom a publication is for."""
+
+
+class Outgoing:
+    """
+    One message on its way out, encoded once and shared by all its recipients.
+
+    Attributes:
+        data: The payload: text of a text frame or bytes of a binary frame.
+        size: Bytes of the payload on the wire, before framing and compression.
+        event: The ASGI `websocket.send` event. Shared: never change it.
+    """
+
+    __slots__ = ("data", "event", "size")
+
+    def __init__(self, data: str | bytes) -> None:
+        self.data: Final = data
+        if isinstance(data, str):
+            self.size = len(data) if data.isascii() else len(_to_utf8(data))
+            self.event: AsgiEvent = {"type": "websocket.send", "text": data}
+        else:
+            self.size = len(data)
+            self.event = {"type": "websocket.send", "bytes": data}
+
+
+def _to_utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        # A server would raise this for each recipient in turn; here it reaches only the sender.
+        raise MessageNotEncodable("str", str(error)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """
+    A message for an audience.
+
+    Attributes:
+        audience: Whom it is for.
+        name: The room or the user; empty for everyone.
+        message: The message, encoded.
+        exclude: Ids of connections that do not get it.
+    """
+
+    audience: Audience
+    name: str
+    message: Outgoing
+    exclude: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Dismissal:
+    """
+    An order to close all connections of a user.
+
+    Attributes:
+        user: Whose connections.
+        code: Close code.
+        reason: Close reason.
+    """
+
+    user: str
+    code: int
+    reason: str
+
+
+Envelope = Publication | Dismissal
+"""What a backend carries from `publish` to `deliver`, unchanged."""
+
+
+def encode(message: object) -> Outgoing:
+    """
+    Encode `message` once: str → text, bytes-like → binary, anything else → JSON text.
+
+    Pydantic models use their own serialiser; dates, UUIDs, enums, dataclasses and models nested
+    in lists and dicts become JSON the way FastAPI makes responses of them.
+
+    Raises:
+        MessageNotEncodable: JSON cannot express it (NaN and infinity included, RFC 8259 §6), or
+            the text holds lone surrogates, which UTF-8 cannot.
+    """
+    if isinstance(message, Outgoing):
+        return message
+    if isinstance(message, str):
+        return Outgoing(message)
+    if isinstance(message, bytes | bytearray | memoryview):
+        return Outgoing(bytes(message))
+    try:
+        if isinstance(message, BaseModel):
+            return Outgoing(message.model_dump_json())
+        return Outgoing(_to_json(message))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise MessageNotEncodable(type(message).__name__, str(error)) from error
+
+
+def _to_json(message: object) -> str:
+    return json.dumps(
+        message,
+        ensure_ascii=False,
+        allow_nan=False,
+        separators=(",", ":"),
+        default=jsonable_encoder,
+    )

@@ -1,0 +1,113 @@
+"""How a refused connection learns why."""
+
+from __future__ import annotations
+
+import math
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Literal
+
+from fastapi.exceptions import WebSocketRequestValidationError
+from starlette.exceptions import WebSocketException
+from starlette.responses import JSONResponse
+from starlette.websockets import WebSocketDisconnect, WebSocketState
+
+from wshub.exceptions import CloseCode, Rejection, check_close_code, cut_reason
+
+if TYPE_CHECKING:
+    from starlette.websockets import WebSocket
+
+__all__ = ("RejectionHandler",)
+
+_STATUS = {
+    CloseCode.UNSUPPORTED_DATA: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    CloseCode.INVALID_PAYLOAD: HTTPStatus.UNPROCESSABLE_ENTITY,
+    CloseCode.POLICY_VIOLATION: HTTPStatus.FORBIDDEN,
+    CloseCode.MESSAGE_TOO_BIG: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    CloseCode.INTERNAL_ERROR: HTTPStatus.INTERNAL_SERVER_ERROR,
+    CloseCode.SERVICE_RESTART: HTTPStatus.SERVICE_UNAVAILABLE,
+    CloseCode.TRY_AGAIN_LATER: HTTPStatus.SERVICE_UNAVAILABLE,
+    CloseCode.UNAUTHORIZED: HTTPStatus.UNAUTHORIZED,
+    CloseCode.FORBIDDEN: HTTPStatus.FORBIDDEN,
+}
+
+
+class RejectionHandler:
+    """
+    Exception handler that tells a client why its WebSocket is refused.
+
+    Register it for `WebSocketException`, and for FastAPI's `WebSocketRequestValidationError` if
+    bad parameters are to be answered the same way:
+
+        app.add_exception_handler(WebSocketException, RejectionHandler())
+
+    A rejection after `accept()` closes with the exception's code, whichever answer is chosen,
+    and a peer that has gone meanwhile is no error.
+
+    Args:
+        answer: What a client gets that is refused before `accept()`. `"http"`: an HTTP status
+            (401, 403, 422, 429, 503 with Retry-After, …) and a JSON body, which tools and mobile
+            clients read but browsers hide from scripts; where the server lacks the WebSocket
+            Denial Response extension of ASGI, its plain 403. `"close"`: the handshake succeeds
+            and a close frame with code and reason follows at once, which browsers show to
+            scripts, at the price of a handshake for each refused client.
+    """
+
+    def __init__(self, answer: Literal["http", "close"] = "http") -> None:
+        if answer not in {"http", "close"}:
+            message = f"answer must be 'http' or 'close', not {answer!r}"
+            raise ValueError(message)
+        self.answer = answer
+
+    async def __call__(self, websocket: WebSocket, error: Exception) -> None:
+        """
+        Answer `error` on `websocket`.
+
+        Raises:
+            Exception: `error` itself, if it is neither of the two that this handler is for.
+        """
+        rejection = _to_rejection(error)
+        try:
+            if websocket.application_state is WebSocketState.CONNECTING:
+                await self._refuse(websocket, rejection)
+            elif websocket.application_state is WebSocketState.CONNECTED:
+                await websocket.close(rejection.code, rejection.reason)
+        except (WebSocketDisconnect, OSError):
+            return  # the peer did not wait for its answer
+
+    async def _refuse(self, websocket: WebSocket, rejection: Rejection) -> None:
+        if self.answer == "close":
+            # A browser that offered subprotocols drops a handshake that selects none of them.
+            offered: list[str] = websocket.scope.get("subprotocols", [])
+            await websocket.accept(subprotocol=offered[0] if offered else None)
+            await websocket.close(rejection.code, rejection.reason)
+        elif "websocket.http.response" in websocket.scope.get("extensions", {}):
+            await websocket.send_denial_response(_to_response(rejection))
+        else:
+            await websocket.close(rejection.code, rejection.reason)
+
+
+def _to_rejection(error: Exception) -> Rejection:
+    if isinstance(error, Rejection):
+        return error
+    if isinstance(error, WebSocketRequestValidationError):
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        reason = cut_reason(f"{place}: {first['msg']}")
+        return Rejection(CloseCode.POLICY_VIOLATION, reason, status=422)
+    if isinstance(error, WebSocketException):
+        try:
+            return Rejection(check_close_code(error.code), error.reason)
+        except ValueError:
+            return Rejection(CloseCode.INTERNAL_ERROR, "internal error")
+    raise error
+
+
+def _to_response(rejection: Rejection) -> JSONResponse:
+    status = rejection.status or _STATUS.get(rejection.code, HTTPStatus.FORBIDDEN)
+    headers = {}
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"  # RFC 9110 §11.6.1 asks for a challenge
+    if rejection.retry_after is not None:
+        headers["Retry-After"] = str(math.ceil(rejection.retry_after))
+    detail = rejection.reason or HTTPStatus(status).phrase
+    return JSONResponse({"code": rejection.code, "detail": detail}, status, headers)

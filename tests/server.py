@@ -59,7 +59,7 @@ async def serve(
     """Serve `app` on a free port, in this event loop, until the block ends."""
     listener = socket.create_server(("127.0.0.1", port))
     settings: dict[str, Any] = {
-        "log_level": "warning",
+        "log_config": None,
         "timeout_graceful_shutdown": 2,
         "ws_ping_interval": None,
     }
@@ -122,8 +122,12 @@ class Client:
 
 @asynccontextmanager
 async def dial(url: str, **options: Any) -> AsyncIterator[Client]:
-    """Connect to `url` for the length of the block."""
-    async with connect_websocket(
-        url, open_timeout=DEADLINE, close_timeout=DEADLINE, ping_interval=None, **options
-    ) as websocket:
+    """Connect to `url` for the length of the block. The client reads on by itself."""
+    settings: dict[str, Any] = {
+        "open_timeout": DEADLINE,
+        "close_timeout": DEADLINE,
+        "ping_interval": None,
+        "max_queue": None,
+    }
+    async with connect_websocket(url, **(settings | options)) as websocket:
         yield Client(websocket)

@@ -23,8 +23,8 @@ class Inbox:
         "_arrival",
         "_counters",
         "_ended",
-        "_max_size",
         "_max_messages",
+        "_max_size",
         "_messages",
         "_space",
         "_waiting_size",
@@ -54,9 +54,7 @@ class Inbox:
         self._messages.append(message)
         self._waiting_size += len(message)
         _resolve(self._arrival)
-        while not self._ended and (
-            len(self._messages) >= self._max_messages or self._waiting_size >= self._max_size
-        ):
+        while self._is_full():
             self._space = asyncio.get_running_loop().create_future()
             await self._space
 
@@ -91,6 +89,11 @@ class Inbox:
         self._messages.clear()
         self._waiting_size = 0
         self.end()
+
+    def _is_full(self) -> bool:
+        return not self._ended and (
+            len(self._messages) >= self._max_messages or self._waiting_size >= self._max_size
+        )
 
 
 def _resolve(future: asyncio.Future[None] | None) -> None:

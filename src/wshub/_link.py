@@ -112,7 +112,10 @@ class Link:
         # `receive_text()`, and turns a second close into nothing instead of an error.
         websocket._receive = self._receive_for_websocket
         websocket._send = self._send_for_websocket
-        self._reader = options.tasks.start(self._read(), name=f"wshub reader {name}")
+
+    def start_reading(self) -> None:
+        """Start the reader. Called once, when the registry knows the connection."""
+        self._reader = self._options.tasks.start(self._read(), name=f"wshub reader {self.name}")
 
     def check_open(self) -> None:
         """Raise `ConnectionClosed` if it is over."""
@@ -168,15 +171,15 @@ class Link:
             self.release()
             tasks = {self._reader, *self._spawned}
             _, running = await asyncio.wait(tasks, timeout=EVICTION_GRACE)
-        for task in running:
-            logger.warning("%s of %s ignores its cancellation", task.get_name(), self.name)
+            for task in running:
+                logger.warning("%s of %s ignores its cancellation", task.get_name(), self.name)
 
     def spawn(self, coroutine: Coroutine[object, object, T]) -> asyncio.Task[T]:
         """Run `coroutine` until it or the link ends. Raises `ConnectionClosed`."""
         if self.closure is not None:
             coroutine.close()
             raise ConnectionClosed(*self.closure)
-        task = asyncio.get_running_loop().create_task(coroutine, name=coroutine.__qualname__)
+        task = asyncio.get_running_loop().create_task(coroutine)
         self._spawned.add(task)
         task.add_done_callback(self._settle)
         return task
@@ -198,6 +201,9 @@ class Link:
             self.outbox.discard()
 
     def _evict(self, cause: EvictionReason, error: Exception | None) -> None:
+        if self.closure is not None:
+            self.outbox.discard()  # it is closing already; the farewell settles the rest
+            return
         self._options.counters.evicted[cause] += 1
         logger.info("evicting connection %s: %s", self.name, cause, exc_info=error)
         if cause == "write_failed":

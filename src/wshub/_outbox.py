@@ -66,6 +66,7 @@ class Outbox:
 
     __slots__ = (
         "_accepting",
+        "_blocked",
         "_counters",
         "_drain",
         "_evict",
@@ -74,7 +75,6 @@ class Outbox:
         "_sink",
         "_space",
         "_tasks",
-        "_turn",
         "_waiting_bytes",
     )
 
@@ -95,14 +95,15 @@ class Outbox:
         self._accepting = True
         self._queue: deque[Outgoing] = deque()
         self._waiting_bytes = 0
+        # Kept beside the task: one that starts eagerly runs before its name is known here.
+        self._blocked = False
         self._drain: asyncio.Task[None] | None = None
-        self._turn: asyncio.Lock | None = None
-        self._space: asyncio.Event | None = None
+        self._space: _Space | None = None
 
     @property
     def messages(self) -> int:
         """Messages that wait, the one being written included."""
-        return len(self._queue) + (self._drain is not None)
+        return len(self._queue) + self._blocked
 
     @property
     def bytes(self) -> int:
@@ -111,7 +112,7 @@ class Outbox:
 
     def has_room(self, outgoing: Outgoing) -> bool:
         """Whether `outgoing` can be taken now within the bounds."""
-        if self._drain is None or not self._queue:
+        if not self._queue:
             return True
         return (
             len(self._queue) < self._options.max_messages
@@ -122,7 +123,7 @@ class Outbox:
         """Write or queue `outgoing`, or apply the overflow policy. Never waits, never raises."""
         if not self._accepting:
             self._counters.dropped["closed"] += 1
-        elif self._drain is None:
+        elif not self._blocked:
             self._write(outgoing)
         elif self.has_room(outgoing):
             self._append(outgoing)
@@ -135,16 +136,16 @@ class Outbox:
 
         May be cancelled: the message is then not queued.
         """
-        if self.has_room(outgoing) and (self._turn is None or not self._turn.locked()):
-            self.put(outgoing)
-            return
-        if self._turn is None:
-            self._turn = asyncio.Lock()
-            self._space = asyncio.Event()
-        async with self._turn:
+        if self._space is None:
+            if self.has_room(outgoing):
+                self.put(outgoing)
+                return
+            self._space = _Space()
+        space = self._space
+        async with space.turn:
             while self._accepting and not self.has_room(outgoing):
-                self._space.clear()
-                await self._space.wait()
+                space.freed.clear()
+                await space.freed.wait()
             self.put(outgoing)
 
     def stop_accepting(self) -> None:
@@ -159,13 +160,13 @@ class Outbox:
         self._counters.queued -= self.messages
         self._queue.clear()
         self._waiting_bytes = 0
-        drain, self._drain = self._drain, None
-        if drain is not None:
-            drain.cancel()
+        self._blocked = False
+        if self._drain is not None:
+            self._drain.cancel()
 
     async def drained(self) -> None:
         """Wait until nothing waits any longer. May be cancelled."""
-        if self._drain is not None:
+        if self._blocked and self._drain is not None:
             await asyncio.wait({self._drain})
 
     def _write(self, outgoing: Outgoing) -> None:
@@ -179,6 +180,7 @@ class Outbox:
             self._counters.sent += 1
         else:
             self._counters.queued += 1
+            self._blocked = True
             self._drain = self._tasks.start(self._empty(rest), name="wshub outbox")
 
     def _append(self, outgoing: Outgoing) -> None:
@@ -214,7 +216,7 @@ class Outbox:
         except Exception as error:  # servers raise what they like for a dead peer
             self._evict("write_failed", error)
         else:
-            self._drain = None
+            self._blocked = False
             self._wake()
 
     def _write_waiting(self) -> Awaitable[None] | None:
@@ -235,4 +237,14 @@ class Outbox:
 
     def _wake(self) -> None:
         if self._space is not None:
-            self._space.set()
+            self._space.freed.set()
+
+
+class _Space:
+    """What senders wait for; made when the first one has to."""
+
+    __slots__ = ("freed", "turn")
+
+    def __init__(self) -> None:
+        self.turn = asyncio.Lock()
+        self.freed = asyncio.Event()

@@ -39,7 +39,7 @@ class Relay:
         async with self._order:
             if isinstance(envelope, Dismissal):
                 for connection in self._registry.find("user", envelope.user):
-                    connection.start_closing(envelope.code, envelope.reason)
+                    connection._link.start_closing(envelope.code, envelope.reason)
             else:
                 recipients = self._registry.find(envelope.audience, envelope.name)
                 await _fan_out(envelope, recipients)

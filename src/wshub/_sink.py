@@ -5,12 +5,12 @@ from __future__ import annotations
 from types import coroutine
 from typing import TYPE_CHECKING, Protocol
 
-from wshub.messages import Outgoing
-
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Generator
 
     from starlette.types import Receive, Send
+
+    from wshub.messages import Outgoing
 
 __all__ = ("AsgiSink", "Sink")
 
@@ -80,15 +80,14 @@ def _finish(steps: Generator[object, object, None], awaited: object) -> Generato
     """Go on with a started awaitable: a generator-based coroutine, as only these can yield."""
     while True:
         try:
-            value = yield awaited
-        except GeneratorExit:
-            steps.close()
-            raise
-        except BaseException as error:  # cancellation too is for the server to see
-            advance, argument = steps.throw, error
-        else:
-            advance, argument = steps.send, value
-        try:
-            awaited = advance(argument)
+            try:
+                value = yield awaited
+            except GeneratorExit:
+                steps.close()
+                raise
+            except BaseException as error:  # cancellation too is for the server to see
+                awaited = steps.throw(error)
+            else:
+                awaited = steps.send(value)
         except StopIteration:
             return

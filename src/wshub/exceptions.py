@@ -61,6 +61,9 @@ ClosedBy = Literal["peer", "hub", "server"]
 MAX_REASON_BYTES = 123
 """A control frame carries 125 bytes, two of them the code (RFC 6455 §5.5)."""
 
+REGISTERED_CODES = range(3000, 5000)
+"""For libraries and frameworks (3000-3999) and for applications (4000-4999)."""
+
 
 class CloseCode(IntEnum):
     """
@@ -99,6 +102,7 @@ class CloseCode(IntEnum):
         return self in _RECONNECT_CODES
 
 
+_CODES = frozenset(map(int, CloseCode))
 _LOCAL_CODES = frozenset(
     {CloseCode.NO_STATUS_RECEIVED, CloseCode.ABNORMAL_CLOSURE, CloseCode.TLS_HANDSHAKE}
 )
@@ -123,19 +127,12 @@ def check_close_code(code: int) -> int:
     Raises:
         ValueError: The code is reserved, unassigned or out of range.
     """
-    if 3000 <= code <= 4999:
+    if code in REGISTERED_CODES or (code in _CODES and CloseCode(code).can_send):
         return int(code)
-    try:
-        known = CloseCode(code)
-    except ValueError:
-        known = None
-    if known is None or not known.can_send:
-        message = (
-            f"{int(code)} cannot be sent in a close frame; "
-            "use 1000-1003, 1007-1014, or 3000-4999 (4000-4999 are yours)"
-        )
-        raise ValueError(message)
-    return int(code)
+    raise ValueError(
+        f"{code} cannot be sent in a close frame; "
+        "use 1000-1003, 1007-1014, or 3000-4999 (4000-4999 are yours)"
+    )
 
 
 def cut_reason(reason: str) -> str:
@@ -162,8 +159,6 @@ class ConnectionClosed(HubError, WebSocketDisconnect):
 
     def __init__(self, code: int, reason: str, by: ClosedBy) -> None:
         super().__init__(code, reason)
-        self.code = code
-        self.reason = reason
         self.by: ClosedBy = by
 
     def __str__(self) -> str:
@@ -278,9 +273,7 @@ class InvalidName(HubError, WebSocketException):
     kind = "name"
 
     def __init__(self, problem: str) -> None:
-        super().__init__(CloseCode.POLICY_VIOLATION, f"invalid {self.kind}")
-        self.code = int(CloseCode.POLICY_VIOLATION)
-        self.reason = f"invalid {self.kind}: {problem}"
+        super().__init__(int(CloseCode.POLICY_VIOLATION), f"invalid {self.kind}: {problem}")
         self.problem = problem
 
     def __str__(self) -> str:

@@ -3,46 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar, overload
 
-from starlette.exceptions import WebSocketException
-from starlette.websockets import WebSocketDisconnect, WebSocketState
-
 from wshub._hub import Hub
+from wshub._lifecycle import close_connections, manage_connection, open_connection
 from wshub._names import check_room_name, check_user_id
 from wshub._outbox import OutboxOptions
 from wshub.backends.memory import MemoryBackend
-from wshub.connection import Connection, find_connection
-from wshub.exceptions import (
-    AlreadyConnected,
-    CloseCode,
-    ConnectionClosed,
-    NotConnected,
-    check_close_code,
-    cut_reason,
-)
+from wshub.connection import find_connection
+from wshub.exceptions import CloseCode, NotConnected, check_close_code, cut_reason
 from wshub.messages import Dismissal
 from wshub.rooms import Room
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncGenerator, Iterable
     from contextlib import AbstractAsyncContextManager
 
     from starlette.websockets import WebSocket
 
     from wshub.backends.base import Backend
+    from wshub.connection import Connection
     from wshub.events import Statistics
 
 __all__ = ("ConnectionManager",)
 
 StateT = TypeVar("StateT")
-
-logger = logging.getLogger("wshub")
-
-SHUTDOWN_TIMEOUT = 5.0
-"""Seconds that the end of `lifespan` gives connections to close, and again tasks to end."""
 
 
 class ConnectionManager:
@@ -71,8 +57,7 @@ class ConnectionManager:
         read_ahead: int = 64,
     ) -> None:
         if read_ahead < 1:
-            message = f"read_ahead must be at least 1 message, not {read_ahead}"
-            raise ValueError(message)
+            raise ValueError(f"read_ahead must be at least 1 message, not {read_ahead}")
         self._hub = Hub(backend or MemoryBackend(), outbox or OutboxOptions(), read_ahead)
 
     @property
@@ -98,7 +83,15 @@ class ConnectionManager:
         closes with the right code when the handler returns or fails. Takes the arguments of
         `connection()` and raises the same errors.
         """
-        connection = await self._open(websocket, user, rooms, subprotocol, headers, state)
+        connection = await open_connection(
+            self._hub,
+            websocket,
+            user=user,
+            rooms=rooms,
+            subprotocol=subprotocol,
+            headers=headers,
+            state=state,
+        )
         handler = asyncio.current_task()
         if handler is not None:
             # A handler that fails before it calls disconnect() must not leave a ghost behind.
@@ -172,7 +165,15 @@ class ConnectionManager:
             InvalidRoomName: A room name is empty, too long or not printable. Not accepted then.
             InvalidUserId: The same of `user`.
         """
-        return self._manage(websocket, user, rooms, subprotocol, headers, state)
+        return manage_connection(
+            self._hub,
+            websocket,
+            user=user,
+            rooms=rooms,
+            subprotocol=subprotocol,
+            headers=headers,
+            state=state,
+        )
 
     def room(self, name: str) -> Room:
         """
@@ -257,7 +258,7 @@ class ConnectionManager:
         await self._hub.backend.publish(order)
 
     @asynccontextmanager
-    async def lifespan(self, app: object = None) -> AsyncIterator[None]:  # noqa: ARG002
+    async def lifespan(self, app: object = None) -> AsyncGenerator[None, None]:  # noqa: ARG002
         """
         Start the backend, and at the end close every connection with 1012 and stop it.
 
@@ -268,102 +269,9 @@ class ConnectionManager:
         try:
             yield
         finally:
-            await self._close_all()
+            await close_connections(self._hub)
             await self._hub.backend.stop()
 
     def statistics(self) -> Statistics:
         """Return the figures of this manager in this process."""
         return self._hub.statistics()
-
-    async def _open(
-        self,
-        websocket: WebSocket,
-        user: str | None,
-        rooms: Iterable[str],
-        subprotocol: str | None,
-        headers: Iterable[tuple[bytes, bytes]] | None,
-        state: StateT,
-    ) -> Connection[StateT]:
-        if isinstance(rooms, str):
-            message = "rooms is a collection of names; pass rooms=[name]"
-            raise TypeError(message)
-        names = [check_room_name(room) for room in rooms]
-        if user is not None:
-            check_user_id(user)
-        await _accept(websocket, subprotocol, headers)
-        connection = Connection(websocket, self._hub, user=user, state=state)
-        self._hub.register(connection)
-        for name in names:
-            await connection.join(name)
-        return connection
-
-    @asynccontextmanager
-    async def _manage(
-        self,
-        websocket: WebSocket,
-        user: str | None,
-        rooms: Iterable[str],
-        subprotocol: str | None,
-        headers: Iterable[tuple[bytes, bytes]] | None,
-        state: StateT,
-    ) -> AsyncIterator[Connection[StateT]]:
-        connection = await self._open(websocket, user, rooms, subprotocol, headers, state)
-        code, reason = int(CloseCode.NORMAL_CLOSURE), ""
-        try:
-            yield connection
-        except WebSocketDisconnect:
-            if connection.closed is None:
-                # It tells of some other connection, which is no reason to end this one quietly.
-                code, reason = CloseCode.INTERNAL_ERROR, "internal error"
-                raise
-        except WebSocketException as error:
-            code, reason = _closing_of(error)
-            raise
-        except Exception:
-            logger.error("the handler of %r failed; closing with 1011", connection)
-            code, reason = CloseCode.INTERNAL_ERROR, "internal error"
-            raise
-        except BaseException:
-            code, reason = CloseCode.GOING_AWAY, ""
-            raise
-        finally:
-            await connection._link.finish(code, reason)
-
-    async def _close_all(self) -> None:
-        connections = self._hub.registry.find("everyone")
-        for connection in connections:
-            connection._link.start_closing(CloseCode.SERVICE_RESTART, "shutting down")
-        closings = [connection.close() for connection in connections]
-        async with asyncio.timeout(SHUTDOWN_TIMEOUT):
-            await asyncio.gather(*closings)
-        await self._hub.tasks.stop(timeout=SHUTDOWN_TIMEOUT)
-
-
-async def _accept(
-    websocket: WebSocket,
-    subprotocol: str | None,
-    headers: Iterable[tuple[bytes, bytes]] | None,
-) -> None:
-    if find_connection(websocket) is not None:
-        raise AlreadyConnected("this WebSocket is registered already; connect it once")
-    if websocket.client_state is WebSocketState.DISCONNECTED:
-        raise ConnectionClosed(CloseCode.ABNORMAL_CLOSURE, "", "peer")
-    if websocket.application_state is WebSocketState.CONNECTED:
-        if subprotocol is not None or headers is not None:
-            raise AlreadyConnected(
-                "this WebSocket was accepted before, too early for subprotocol= and headers=; "
-                "leave `await websocket.accept()` to the manager"
-            )
-        return
-    try:
-        await websocket.accept(subprotocol=subprotocol, headers=headers)
-    except OSError as error:
-        raise ConnectionClosed(CloseCode.ABNORMAL_CLOSURE, "", "peer") from error
-
-
-def _closing_of(error: WebSocketException) -> tuple[int, str]:
-    try:
-        return check_close_code(error.code), error.reason
-    except ValueError as problem:
-        logger.error("closing with 1011: %s", problem)
-        return CloseCode.INTERNAL_ERROR, "internal error"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ("RejectionHandler",)
 
-_STATUS = {
+_STATUS: dict[int, HTTPStatus] = {
     CloseCode.UNSUPPORTED_DATA: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     CloseCode.INVALID_PAYLOAD: HTTPStatus.UNPROCESSABLE_ENTITY,
     CloseCode.POLICY_VIOLATION: HTTPStatus.FORBIDDEN,

@@ -1,0 +1,54 @@
+"""Event loops, servers and the check that a test leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+import uvloop
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+
+IMPLEMENTATIONS = ("websockets-sansio", "wsproto", "websockets")
+
+
+def _new_eager_loop() -> asyncio.AbstractEventLoop:  # pragma: no cover (Python 3.12 and later)
+    loop = asyncio.new_event_loop()
+    loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
+    return loop
+
+
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "asyncio": asyncio.new_event_loop,
+    "uvloop": uvloop.new_event_loop,
+    **({"eager": _new_eager_loop} if sys.version_info >= (3, 12) else {}),
+}
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run every asynchronous test on every event loop, tests in a browser on one."""
+    if item.get_closest_marker("browser"):
+        return {"asyncio": asyncio.new_event_loop}
+    return LOOPS
+
+
+@pytest.fixture(params=IMPLEMENTATIONS)
+def ws(request: pytest.FixtureRequest) -> str:
+    """Each of uvicorn's WebSocket implementations in turn."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(autouse=True)
+async def nothing_left_behind() -> AsyncIterator[None]:
+    """Fail a test that leaves a task running."""
+    before = asyncio.all_tasks()
+    yield
+    async with asyncio.timeout(5):
+        while asyncio.all_tasks() - before - {asyncio.current_task()}:
+            await asyncio.sleep(0.005)

@@ -1,0 +1,185 @@
+"""A person in the rooms, an example as a process of its own, and a headless browser."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import sys
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+import pytest
+from playwright.async_api import async_playwright, expect
+
+from tests.server import DEADLINE, dial
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from contextlib import AbstractAsyncContextManager
+
+    from playwright.async_api import Browser, Page
+
+    from tests.server import Client, LiveServer
+
+ROOT = Path(__file__).parents[2]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+expect.set_options(timeout=DEADLINE * 1000)
+
+
+class Visitor:
+    """One tab of a person, as the rooms page would act for it."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.id = ""
+
+    async def say(self, kind: str, **fields: object) -> None:
+        """Send one message of the page's."""
+        await self.client.send(json.dumps({"type": kind, **fields}))
+
+    async def hear(self, kind: str, **expected: object) -> dict[str, Any]:
+        """Return the next message of this type with these fields; skip what comes before."""
+        async with asyncio.timeout(DEADLINE):
+            while True:
+                message: dict[str, Any] = json.loads(await self.client.receive())
+                if message["type"] == kind and expected.items() <= message.items():
+                    return message
+
+    async def sees(self, room: str, *names: str) -> dict[str, Any]:
+        """Wait until the list of people in `room` has these names, in any order."""
+        while True:
+            message = await self.hear("people", room=room)
+            if sorted(person["name"] for person in message["people"]) == sorted(names):
+                return message
+
+
+@asynccontextmanager
+async def _visit(server: LiveServer, name: str, *rooms: str, key: str = "") -> AsyncIterator[Visitor]:
+    query = urlencode({"name": name, "key": key or f"key of {name:16}", "room": rooms}, doseq=True)
+    async with dial(f"{server.ws}/ws?{query}") as client:
+        visitor = Visitor(client)
+        visitor.id = (await visitor.hear("welcome"))["you"]
+        yield visitor
+
+
+@pytest.fixture
+def visit() -> Callable[..., AbstractAsyncContextManager[Visitor]]:
+    """Come into rooms: `async with visit(server, "Ana", "lobby") as ana`."""
+    return _visit
+
+
+class Running:
+    """
+    An example that runs as a process of its own.
+
+    Attributes:
+        process: The process.
+        line: The first line it printed, or nothing if it could not start.
+    """
+
+    def __init__(self, process: asyncio.subprocess.Process, line: str) -> None:
+        self.process = process
+        self.line = line
+
+    @property
+    def http(self) -> str:
+        """The address that the line says."""
+        return self.line.split()[2]
+
+    @property
+    def ws(self) -> str:
+        """The same for WebSockets."""
+        return self.http.replace("http", "ws")
+
+    async def ended(self) -> tuple[int | None, str]:
+        """Wait for its end; return the exit code and what went to stderr."""
+        async with asyncio.timeout(DEADLINE):
+            _, stderr = await self.process.communicate()
+        return self.process.returncode, stderr.decode()
+
+
+@asynccontextmanager
+async def _run(*arguments: str) -> AsyncIterator[Running]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "examples", *arguments),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(2 * DEADLINE):
+            yield Running(process, (await process.stdout.readline()).decode().strip())
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
+@pytest.fixture
+def run() -> Callable[..., AbstractAsyncContextManager[Running]]:
+    """Start `python -m examples` with some arguments and wait for its line."""
+    return _run
+
+
+class Tabs:
+    """
+    Tabs of a headless browser, and what went wrong in them.
+
+    Attributes:
+        problems: Errors on the console, exceptions, and requests to other places.
+    """
+
+    def __init__(self, browser: Browser) -> None:
+        self.browser = browser
+        self.problems: list[str] = []
+        self.allowed = ""
+
+    async def open(self, url: str, *, beside: Page | None = None, **options: Any) -> Page:
+        """Open `url` in a browser of its own, or in a tab `beside` another page."""
+        context = beside.context if beside else await self.browser.new_context(**options)
+        page = await context.new_page()
+        page.on("pageerror", lambda error: self.problems.append(str(error)))
+        page.on("console", lambda said: said.type == "error" and self.note(said.text))
+        page.on(
+            "request",
+            lambda request: request.url.startswith((url, "data:")) or self.note(request.url),
+        )
+        await page.goto(url)
+        return page
+
+    def note(self, problem: str) -> None:
+        """Keep a problem, but for the refused connections that a test provokes."""
+        if not (self.allowed and self.allowed in problem):
+            self.problems.append(problem)
+
+
+@pytest.fixture
+async def tabs() -> AsyncIterator[Tabs]:
+    """A headless Chromium; at the end, no page may have complained."""
+    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if executable is None:
+        explain = pytest.fail if os.environ.get("WSHUB_REQUIRE_BROWSER") else pytest.skip
+        explain(f"no browser is installed: none of {', '.join(BROWSERS)} is on the PATH")
+    async with AsyncExitStack() as stack:
+        playwright = await stack.enter_async_context(async_playwright())
+        browser = await playwright.chromium.launch(executable_path=executable, args=FLAGS)
+        stack.push_async_callback(browser.close)
+        opened = Tabs(browser)
+        yield opened
+        assert opened.problems == []

@@ -41,6 +41,9 @@ logger = logging.getLogger("wshub")
 EVICTION_GRACE = 1.0
 """Seconds that a peer which is cut off has to take the close frame."""
 
+SENDS_PER_TURN = 64
+"""Messages sent on one connection after which the event loop gets a turn."""
+
 
 class LinkOptions(Protocol):
     """What a link needs of the manager it belongs to."""
@@ -73,6 +76,7 @@ class Link:
         "_options",
         "_reader",
         "_receive",
+        "_sends",
         "_sink",
         "_spawned",
         "closure",
@@ -105,6 +109,7 @@ class Link:
             evict=self._evict,
         )
         self.closure: Closure | None = None
+        self._sends = 0
         self._farewell: asyncio.Task[None] | None = None
         self._spawned: set[asyncio.Task[Any]] = set()
         # The handler may go on using the WebSocket as the tutorial does. Taking the place of the
@@ -125,6 +130,11 @@ class Link:
     async def send(self, outgoing: Outgoing) -> None:
         """Queue or write `outgoing`, waiting for room. Raises `ConnectionClosed`."""
         self.check_open()
+        self._sends += 1
+        if self._sends % SENDS_PER_TURN == 0:
+            # A write that does not block does not suspend: a handler that only sends would
+            # starve everyone else.
+            await asyncio.sleep(0)
         await self.outbox.put_when_room(outgoing)
         self.check_open()
 

@@ -1,0 +1,246 @@
+"""Peers that read slowly or not at all: they delay nobody, and their memory is bounded."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.managed import ManagedApp, echo, stall
+from tests.server import dial, serve, until
+from wshub import ConnectionClosed, ConnectionManager, OutboxFull, OutboxOptions
+
+if TYPE_CHECKING:
+    from wshub import Connection
+
+BLOCK = "x" * 1_000_000
+"""Larger than any socket buffer of these tests leaves room for twice."""
+
+
+async def hold(connection: Connection) -> None:
+    """Receive until the end."""
+    async for _ in connection:
+        pass
+
+
+def managed_with(**options: object) -> ManagedApp:
+    """An app whose outboxes have `options`."""
+    return ManagedApp(hold, ConnectionManager(outbox=OutboxOptions(**options)))  # type: ignore[arg-type]
+
+
+async def fill(connection: Connection) -> None:
+    """Send to a stalled peer until one message waits."""
+    async with asyncio.timeout(10):
+        while not connection.outbox.messages:
+            await connection.send(BLOCK)
+
+
+async def test_a_stalled_peer_does_not_delay_a_broadcast(ws: str) -> None:
+    """Row 11: the tutorial's broadcast stops at the first peer that does not read."""
+    managed = managed_with(max_messages=100, max_bytes=10**9)
+    manager = managed.manager
+    async with (
+        serve(managed.app, ws=ws) as server,
+        stall(f"{server.ws}/ws"),
+        dial(f"{server.ws}/ws", max_size=None) as healthy,
+    ):
+        await until(lambda: len(managed.opened) == 2)
+        for _ in range(20):
+            await manager.broadcast(BLOCK)
+        for _ in range(20):
+            assert await healthy.receive() == BLOCK
+        stalled = managed.opened[0]
+        assert stalled.outbox.messages > 0
+        figures = manager.statistics()
+        assert figures.queued == stalled.outbox.messages
+        assert figures.sent + figures.queued == 40
+        stalled.abort()
+        figures = manager.statistics()
+        assert (figures.sent + figures.dropped["closed"], figures.queued) == (40, 0)
+
+
+async def test_a_full_outbox_disconnects_by_default(ws: str) -> None:
+    """A peer whose outbox overflows is cut off, gone at once, and counted."""
+    managed = managed_with(max_messages=3)
+    manager = managed.manager
+    async with (
+        serve(managed.app, ws=ws) as server,
+        stall(f"{server.ws}/ws"),
+        dial(f"{server.ws}/ws", max_size=None) as healthy,
+    ):
+        await until(lambda: len(managed.opened) == 2)
+        stalled = managed.opened[0]
+        sent = 0
+        while stalled.closed is None:
+            await manager.broadcast(BLOCK)
+            assert await healthy.receive() == BLOCK
+            sent += 1
+        assert stalled.websocket not in manager.active_connections
+        assert (stalled.closed.code, stalled.closed.by) == (1013, "hub")
+        figures = manager.statistics()
+        assert figures.evicted == {"overflow": 1, "send_timeout": 0, "write_failed": 0}
+        assert figures.sent + sum(figures.dropped.values()) == 2 * sent
+        await until(lambda: managed.outcomes == [None])
+        await until(lambda: len(server.uvicorn.server_state.connections) == 1)
+
+
+async def test_a_peer_that_blocks_too_long_is_cut_off(ws: str) -> None:
+    """A peer that takes nothing for `send_timeout` is evicted; a waiting `send()` learns of it."""
+    managed = managed_with(send_timeout=0.2, max_messages=1)
+    manager = managed.manager
+    async with serve(managed.app, ws=ws) as server, stall(f"{server.ws}/ws"):
+        await until(lambda: managed.opened)
+        (stalled,) = managed.opened
+        with pytest.raises(ConnectionClosed) as caught:
+            async with asyncio.timeout(10):
+                while True:
+                    await stalled.send(BLOCK)
+        assert (caught.value.code, caught.value.by) == (1013, "hub")
+        assert manager.statistics().evicted["send_timeout"] == 1
+        await until(lambda: managed.outcomes == [None])
+        await until(lambda: not server.uvicorn.server_state.connections)
+
+
+@pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest"])
+async def test_overflow_can_drop_instead(ws: str, overflow: str) -> None:
+    """With a drop policy a slow peer stays, and misses the oldest or the newest, counted."""
+    managed = managed_with(max_messages=3, overflow=overflow)
+    async with (
+        serve(managed.app, ws=ws) as server,
+        dial(f"{server.ws}/ws", max_queue=1, max_size=None, compression=None) as slow,
+    ):
+        await until(lambda: managed.opened)
+        (connection,) = managed.opened
+        await fill(connection)
+        blocked = managed.manager.statistics().sent + 1
+        for number in range(10):
+            await managed.manager.broadcast(str(number))
+        assert managed.manager.statistics().dropped == {"overflow": 7, "closed": 0}
+        for _ in range(blocked):
+            assert await slow.receive() == BLOCK
+        kept = [await slow.receive() for _ in range(3)]
+        assert kept == (["7", "8", "9"] if overflow == "drop_oldest" else ["0", "1", "2"])
+        assert managed.manager.statistics().queued == 0
+
+
+async def test_send_nowait_says_that_the_outbox_is_full(ws: str) -> None:
+    """`send_nowait()` raises OutboxFull and leaves the connection open."""
+    managed = managed_with(max_bytes=10)
+    async with serve(managed.app, ws=ws) as server, stall(f"{server.ws}/ws"):
+        await until(lambda: managed.opened)
+        (stalled,) = managed.opened
+        stalled.send_nowait("fits")
+        await fill(stalled)
+        stalled.send_nowait("alone")
+        with pytest.raises(OutboxFull, match="2 messages, 5 bytes wait") as caught:
+            stalled.send_nowait("another")
+        assert caught.value.connection_id == stalled.id
+        assert stalled.closed is None
+        stalled.abort()
+
+
+async def test_waiting_senders_take_turns(ws: str) -> None:
+    """Tasks that wait for room send in the order they came, and one may be cancelled."""
+    managed = managed_with(max_messages=1)
+    async with (
+        serve(managed.app, ws=ws) as server,
+        dial(f"{server.ws}/ws", max_queue=1, max_size=None, compression=None) as slow,
+    ):
+        await until(lambda: managed.opened)
+        (connection,) = managed.opened
+        await fill(connection)
+        blocked = managed.manager.statistics().sent + 1
+        senders = [asyncio.create_task(connection.send(str(number))) for number in range(5)]
+        await asyncio.sleep(0)
+        assert [sender.done() for sender in senders] == [True, False, False, False, False]
+        senders[2].cancel()
+        for _ in range(blocked):
+            assert await slow.receive() == BLOCK
+        assert [await slow.receive() for _ in range(4)] == ["0", "1", "3", "4"]
+        await asyncio.wait(senders)
+        assert [sender.cancelled() for sender in senders] == [False, False, True, False, False]
+
+
+async def test_closing_a_stalled_peer_gives_up_in_time(ws: str) -> None:
+    """Row 19 and need 10: `close()` of a peer that reads nothing ends, and frees the socket."""
+    managed = managed_with(send_timeout=0.3)
+    async with serve(managed.app, ws=ws) as server, stall(f"{server.ws}/ws"):
+        await until(lambda: managed.opened)
+        (stalled,) = managed.opened
+        await fill(stalled)
+        stalled.send_nowait("waits")
+        async with asyncio.timeout(5):
+            await stalled.close(4000)
+        await until(lambda: managed.outcomes == [None])
+        await until(lambda: not server.uvicorn.server_state.connections)
+    figures = managed.manager.statistics()
+    assert (figures.queued, figures.dropped["closed"]) == (0, 2)
+
+
+async def test_closing_sends_what_is_queued_first(ws: str) -> None:
+    """What waits in the outbox of a slow peer arrives before the close frame."""
+    managed = managed_with(max_messages=10)
+    async with (
+        serve(managed.app, ws=ws) as server,
+        dial(f"{server.ws}/ws", max_queue=1, max_size=None, compression=None) as slow,
+    ):
+        await until(lambda: managed.opened)
+        (connection,) = managed.opened
+        await fill(connection)
+        blocked = managed.manager.statistics().sent + 1
+        await connection.send("queued")
+        closing = asyncio.create_task(connection.close(4000, "after all"))
+        for _ in range(blocked):
+            assert await slow.receive() == BLOCK
+        assert await slow.receive() == "queued"
+        assert await slow.closed() == (4000, "after all")
+        await closing
+
+
+async def test_a_handler_that_only_sends_starves_nobody(ws: str) -> None:
+    """Need 32: a peer that reads as fast as the handler sends does not keep the loop to itself."""
+
+    async def flood(connection: Connection) -> None:
+        while not stop.is_set():
+            await connection.send("more")
+
+    stop = asyncio.Event()
+    managed = ManagedApp(flood)
+    async with serve(managed.app, ws=ws) as server, dial(f"{server.ws}/ws") as client:
+        for _ in range(200):
+            assert await client.receive() == "more"
+        stop.set()
+        await until(lambda: managed.outcomes == [None])
+
+
+async def test_a_handler_that_returns_does_not_wait_for_the_others(ws: str) -> None:
+    """Two peers stall; evicting both leaves the server without connections."""
+    managed = ManagedApp(echo, ConnectionManager(outbox=OutboxOptions(send_timeout=0.2)))
+    async with (
+        serve(managed.app, ws=ws) as server,
+        stall(f"{server.ws}/ws"),
+        stall(f"{server.ws}/ws"),
+    ):
+        await until(lambda: len(managed.opened) == 2)
+        for connection in managed.opened:
+            await fill(connection)
+        await until(lambda: managed.outcomes == [None, None])
+        await until(lambda: not server.uvicorn.server_state.connections)
+    assert managed.manager.statistics().evicted["send_timeout"] == 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"max_messages": 0}, {"max_bytes": -1}, {"send_timeout": 0.0}, {"overflow": "explode"}],
+)
+def test_impossible_bounds_are_refused(options: dict[str, object]) -> None:
+    """A bound that is not positive, or an unknown policy, is a ValueError that names it."""
+    with pytest.raises(ValueError, match=next(iter(options))):
+        OutboxOptions(**options)  # type: ignore[arg-type]
+
+
+def test_reading_ahead_needs_at_least_one_message() -> None:
+    """A read-ahead of nothing would never read."""
+    with pytest.raises(ValueError, match="read_ahead must be at least 1"):
+        ConnectionManager(read_ahead=0)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from contextlib import AbstractAsyncContextManager
 
-    from playwright.async_api import Browser, Page
+    from playwright.async_api import Browser, ConsoleMessage, Error, Page, Request
 
     from tests.server import Client, LiveServer
 
@@ -69,7 +69,9 @@ class Visitor:
 
 
 @asynccontextmanager
-async def _visit(server: LiveServer, name: str, *rooms: str, key: str = "") -> AsyncIterator[Visitor]:
+async def _visit(
+    server: LiveServer, name: str, *rooms: str, key: str = ""
+) -> AsyncIterator[Visitor]:
     query = urlencode({"name": name, "key": key or f"key of {name:16}", "room": rooms}, doseq=True)
     async with dial(f"{server.ws}/ws?{query}") as client:
         visitor = Visitor(client)
@@ -79,7 +81,7 @@ async def _visit(server: LiveServer, name: str, *rooms: str, key: str = "") -> A
 
 @pytest.fixture
 def visit() -> Callable[..., AbstractAsyncContextManager[Visitor]]:
-    """Come into rooms: `async with visit(server, "Ana", "lobby") as ana`."""
+    """Let a person come into rooms: `visit(server, "Ana", "lobby", "coffee")`."""
     return _visit
 
 
@@ -143,39 +145,56 @@ class Tabs:
 
     Attributes:
         problems: Errors on the console, exceptions, and requests to other places.
+        expected: Text of the one kind of error that a test provokes.
     """
 
     def __init__(self, browser: Browser) -> None:
         self.browser = browser
         self.problems: list[str] = []
-        self.allowed = ""
+        self.expected = ""
 
     async def open(self, url: str, *, beside: Page | None = None, **options: Any) -> Page:
         """Open `url` in a browser of its own, or in a tab `beside` another page."""
         context = beside.context if beside else await self.browser.new_context(**options)
         page = await context.new_page()
-        page.on("pageerror", lambda error: self.problems.append(str(error)))
-        page.on("console", lambda said: said.type == "error" and self.note(said.text))
-        page.on(
-            "request",
-            lambda request: request.url.startswith((url, "data:")) or self.note(request.url),
-        )
+        page.on("pageerror", self._note_exception)
+        page.on("console", self._note_error)
+        page.on("request", self._note_foreign)
         await page.goto(url)
         return page
 
-    def note(self, problem: str) -> None:
-        """Keep a problem, but for the refused connections that a test provokes."""
-        if not (self.allowed and self.allowed in problem):
-            self.problems.append(problem)
+    def _note_exception(self, error: Error) -> None:
+        self.problems.append(str(error))
+
+    def _note_error(self, said: ConsoleMessage) -> None:
+        if said.type == "error" and not (self.expected and self.expected in said.text):
+            self.problems.append(said.text)
+
+    def _note_foreign(self, request: Request) -> None:
+        if not request.url.startswith(("http://127.0.0.1:", "data:")):
+            self.problems.append(request.url)
+
+
+def _find_browser() -> str:
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        problem = f"no browser is installed: none of {', '.join(BROWSERS)} is on the PATH"
+        if os.environ.get("WSHUB_REQUIRE_BROWSER"):
+            pytest.fail(problem)
+        pytest.skip(problem)
+    return found
+
+
+@pytest.fixture
+def find_browser() -> Callable[[], str]:
+    """Find the browser; without one, skip the test, or fail it where a browser is required."""
+    return _find_browser
 
 
 @pytest.fixture
 async def tabs() -> AsyncIterator[Tabs]:
     """A headless Chromium; at the end, no page may have complained."""
-    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if executable is None:
-        explain = pytest.fail if os.environ.get("WSHUB_REQUIRE_BROWSER") else pytest.skip
-        explain(f"no browser is installed: none of {', '.join(BROWSERS)} is on the PATH")
+    executable = _find_browser()
     async with AsyncExitStack() as stack:
         playwright = await stack.enter_async_context(async_playwright())
         browser = await playwright.chromium.launch(executable_path=executable, args=FLAGS)

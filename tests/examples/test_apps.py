@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 import examples
 from examples.chat.app import app as chat_app
@@ -24,8 +24,6 @@ from tests.server import dial, serve, until
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
-
-    from fastapi import FastAPI
 
     from tests.examples.conftest import Visitor
 
@@ -73,11 +71,14 @@ async def test_echo_of_json(value: Any) -> None:
 @pytest.mark.parametrize(("message", "code"), [("{", 1007), ("NaN", 1007), (b"{}", 1003)])
 async def test_echo_refuses_what_is_not_json(message: str | bytes, code: int, ws: str) -> None:
     """Broken JSON ends that one connection with 1007 and binary with 1003; others go on."""
-    async with serve(echo_app, ws=ws) as server:
-        async with dial(f"{server.ws}/ws/json") as good, dial(f"{server.ws}/ws/json") as bad:
-            await bad.send(message)
-            assert (await bad.closed())[0] == code
-            assert json.loads(await good.ask("1")) == {"Message JSON was": 1}
+    async with (
+        serve(echo_app, ws=ws) as server,
+        dial(f"{server.ws}/ws/json") as good,
+        dial(f"{server.ws}/ws/json") as bad,
+    ):
+        await bad.send(message)
+        assert (await bad.closed())[0] == code
+        assert json.loads(await good.ask("1")) == {"Message JSON was": 1}
 
 
 # --- items
@@ -86,11 +87,13 @@ async def test_echo_refuses_what_is_not_json(message: str | bytes, code: int, ws
 @pytest.mark.parametrize("path", ["items/foo/ws", "default-style/items/foo/ws"])
 async def test_items_with_a_token(path: str, ws: str) -> None:
     """The tutorial's three lines answer a message, in both styles of declaring it."""
-    async with serve(items_app, ws=ws) as server:
-        async with dial(f"{server.ws}/{path}?token=secret&q=7") as client:
-            assert await client.ask("hi") == "Session cookie or query token value is: secret"
-            assert await client.receive() == "Query parameter q is: 7"
-            assert await client.receive() == "Message text was: hi, for item ID: foo"
+    async with (
+        serve(items_app, ws=ws) as server,
+        dial(f"{server.ws}/{path}?token=secret&q=7") as client,
+    ):
+        assert await client.ask("hi") == "Session cookie or query token value is: secret"
+        assert await client.receive() == "Query parameter q is: 7"
+        assert await client.receive() == "Message text was: hi, for item ID: foo"
 
 
 async def test_items_prefers_the_cookie_and_leaves_out_q() -> None:
@@ -115,14 +118,13 @@ async def test_items_without_credentials(path: str, ws: str) -> None:
 
 async def test_chat_tells_everyone(ws: str) -> None:
     """The tutorial's lines: to the writer, to everyone, and to the others when one leaves."""
-    async with serve(chat_app, ws=ws) as server:
-        async with dial(f"{server.ws}/ws/7") as seven:
-            async with dial(f"{server.ws}/ws/8") as eight:
-                await until(lambda: len(chat_manager.active_connections) == 2)
-                assert await seven.ask("hello") == "You wrote: hello"
-                assert await seven.receive() == "Client #7 says: hello"
-                assert await eight.receive() == "Client #7 says: hello"
-            assert await seven.receive() == "Client #8 left the chat"
+    async with serve(chat_app, ws=ws) as server, dial(f"{server.ws}/ws/7") as seven:
+        async with dial(f"{server.ws}/ws/8") as eight:
+            await until(lambda: len(chat_manager.active_connections) == 2)
+            assert await seven.ask("hello") == "You wrote: hello"
+            assert await seven.receive() == "Client #7 says: hello"
+            assert await eight.receive() == "Client #7 says: hello"
+        assert await seven.receive() == "Client #8 left the chat"
 
 
 async def test_chat_outlives_hostile_clients(ws: str) -> None:
@@ -302,6 +304,8 @@ async def test_rooms_limit(visit: Visit) -> None:
     async with serve(rooms_app) as server, visit(server, "Mal", *many) as mal:
         await mal.say("enter", room=many[0])
         await mal.say("enter", room="one-more")
+        with pytest.raises(ConnectionClosed):
+            await mal.hear("never")
         assert (await mal.client.closed())[0] == 1008
 
 
@@ -319,4 +323,5 @@ async def test_rooms_bad_address(query: str) -> None:
     async with serve(rooms_app) as server, dial(f"{server.ws}/ws?{query}") as client:
         code, reason = await client.closed()
     assert code == 1008
+    assert reason
     assert reason.startswith("query.")

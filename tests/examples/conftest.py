@@ -60,12 +60,14 @@ class Visitor:
                 if message["type"] == kind and expected.items() <= message.items():
                     return message
 
-    async def sees(self, room: str, *names: str) -> dict[str, Any]:
-        """Wait until the list of people in `room` has these names, in any order."""
+    async def sees(self, room: str, *names: str, tabs: int | None = None) -> None:
+        """Wait until these people, in any order, are in `room`, with so many tabs in all."""
         while True:
-            message = await self.hear("people", room=room)
-            if sorted(person["name"] for person in message["people"]) == sorted(names):
-                return message
+            people = (await self.hear("people", room=room))["people"]
+            in_all = sum(person["tabs"] for person in people)
+            seen = sorted(person["name"] for person in people)
+            if seen == sorted(names) and tabs in {None, in_all}:
+                return
 
 
 @asynccontextmanager

@@ -131,18 +131,16 @@ async def test_chat_outlives_hostile_clients(ws: str) -> None:
     """A reset, binary and a client id that is none hurt only the client that sent them."""
     async with serve(chat_app, ws=ws) as server, dial(f"{server.ws}/ws/1") as good:
         with pytest.raises(InvalidStatus, match="403"):
-            async with dial(f"{server.ws}/ws/seven"):
-                pytest.fail("a client id that is no number was let in")  # pragma: no cover
+            await dial(f"{server.ws}/ws/seven").__aenter__()
         async with dial(f"{server.ws}/ws/2") as vanishing:
             await until(lambda: len(chat_manager.active_connections) == 2)
             vanishing.reset()
             assert await good.receive() == "Client #2 left the chat"
         async with dial(f"{server.ws}/ws/3") as binary:
             await binary.send(b"\x00")
-            assert (await binary.closed())[0] in {1003, 1006, 1011}
+            assert (await binary.closed())[0] == 1003
             await until(lambda: len(chat_manager.active_connections) == 1)
-        answers = {await good.ask("still here"), await good.receive()}
-        assert "You wrote: still here" in answers
+        assert await good.ask("still here") == "You wrote: still here"
 
 
 # --- rooms
@@ -195,12 +193,9 @@ async def test_rooms_people_have_one_entry(visit: Visit) -> None:
         async with visit(server, "Ben", "lobby") as first:
             async with visit(server, "Ben", "lobby") as second:
                 assert first.id == second.id
-                seen = await second.sees("lobby", "Ana", "Ben")
-                assert [person["tabs"] for person in seen["people"]] == [1, 2]
-            seen = await first.hear("people")
-            while seen["people"][1]["tabs"] == 2:
-                seen = await first.hear("people")
-            assert [person["name"] for person in seen["people"]] == ["Ana", "Ben"]
+                await second.sees("lobby", "Ana", "Ben", tabs=3)
+                await first.sees("lobby", "Ana", "Ben", tabs=3)
+            await first.sees("lobby", "Ana", "Ben", tabs=2)
         await ana.sees("lobby", "Ana")
 
 

@@ -103,8 +103,10 @@ def encode(message: object) -> Outgoing:
         return message
     if isinstance(message, str):
         return Outgoing(message)
-    if isinstance(message, bytes | bytearray | memoryview):
+    if isinstance(message, bytes | bytearray):
         return Outgoing(bytes(message))
+    if isinstance(message, memoryview):
+        return Outgoing(message.tobytes())
     try:
         if isinstance(message, BaseModel):
             return Outgoing(message.model_dump_json())

@@ -69,7 +69,7 @@ class RejectionHandler:
         try:
             if websocket.application_state is WebSocketState.CONNECTING:
                 await self._refuse(websocket, rejection)
-            elif websocket.application_state is WebSocketState.CONNECTED:
+            elif _is_open(websocket):
                 await websocket.close(rejection.code, rejection.reason)
         except (WebSocketDisconnect, OSError):
             return  # the peer did not wait for its answer
@@ -84,6 +84,11 @@ class RejectionHandler:
             await websocket.send_denial_response(_to_response(rejection))
         else:
             await websocket.close(rejection.code, rejection.reason)
+
+
+def _is_open(websocket: WebSocket) -> bool:
+    connected = WebSocketState.CONNECTED
+    return websocket.application_state is connected and websocket.client_state is connected
 
 
 def _to_rejection(error: Exception) -> Rejection:
@@ -104,7 +109,7 @@ def _to_rejection(error: Exception) -> Rejection:
 
 def _to_response(rejection: Rejection) -> JSONResponse:
     status = rejection.status or _STATUS.get(rejection.code, HTTPStatus.FORBIDDEN)
-    headers = {}
+    headers: dict[str, str] = {}
     if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"  # RFC 9110 §11.6.1 asks for a challenge
     if rejection.retry_after is not None:

@@ -1,0 +1,130 @@
+"""The shape of the package: layers, public names, dependencies."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pkgutil
+import subprocess
+import sys
+from importlib.metadata import requires
+from pathlib import Path
+
+import pytest
+
+import wshub
+
+SOURCE = Path(wshub.__file__).parent
+LAYERS = [
+    {"_close_codes", "exceptions", "messages", "events", "_tasks"},
+    {"_names", "_sink", "_outbox", "_inbox", "_link", "backends.base", "auth", "rejections"},
+    {"connection", "rooms", "_registry", "backends.memory", "backends"},
+    {"_relay", "_hub", "_lifecycle"},
+    {"manager"},
+]
+"""Lowest first. A module imports from its own layer and from those before it."""
+
+MODULES = [
+    module.name
+    for module in pkgutil.walk_packages([str(SOURCE)], "wshub.")
+    if not module.name.startswith("wshub.examples")
+]
+FILES = sorted(path for path in SOURCE.rglob("*.py") if "examples" not in path.parts)
+
+
+def layer_of(module: str) -> int:
+    """Return the layer of `module`, or of the package it is in."""
+    name = module.removeprefix("wshub.")
+    for number, names in enumerate(LAYERS):
+        if name in names or name.split(".")[0] in names:
+            return number
+    raise AssertionError(f"{module} is in no layer; put it into LAYERS and DESIGN's list")
+
+
+def imports_of(tree: ast.AST) -> set[str]:
+    """Return the modules of this package that are imported, also for type checking only."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("wshub"):
+            assert node.module is not None
+            found.add(node.module)
+        elif isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names if alias.name.startswith("wshub"))
+    return found
+
+
+def runtime_only(tree: ast.Module) -> ast.Module:
+    """Drop the blocks that only type checkers see."""
+    body = [
+        node
+        for node in tree.body
+        if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    ]
+    return ast.Module(body=body, type_ignores=[])
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_imports_point_to_lower_layers(path: Path) -> None:
+    """A module imports nothing from a layer above its own."""
+    module = ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
+    if module == "__init__":
+        return
+    tree = runtime_only(ast.parse(path.read_text()))
+    for imported in imports_of(tree):
+        assert layer_of(imported) <= layer_of(module), f"{module} imports {imported}"
+
+
+@pytest.mark.parametrize("name", ["wshub", *MODULES])
+def test_all_lists_what_is_public(name: str) -> None:
+    """`__all__` is a sorted tuple of names that exist; what is defined and public is in it."""
+    module = importlib.import_module(name)
+    assert isinstance(module.__all__, tuple)
+    assert list(module.__all__) == sorted(module.__all__)
+    defined = {
+        public
+        for public, value in vars(module).items()
+        if not public.startswith("_") and getattr(value, "__module__", None) == name
+        and isinstance(value, type)
+    }
+    assert set(module.__all__) <= set(vars(module))
+    if not name.rsplit(".", 1)[-1].startswith("_"):
+        assert defined <= set(module.__all__)
+
+
+def test_every_error_is_importable_from_the_top() -> None:
+    """Whoever catches an error finds it beside the manager."""
+    from wshub import exceptions
+
+    errors = {
+        name
+        for name in exceptions.__all__
+        if isinstance(getattr(exceptions, name), type)
+    }
+    assert errors <= set(wshub.__all__)
+
+
+def test_the_package_needs_four_others_and_no_more() -> None:
+    """Everything else is an extra."""
+    needed = {
+        requirement.split(">=")[0].strip()
+        for requirement in requires("wshub") or []
+        if "extra ==" not in requirement
+    }
+    assert needed == {"anyio", "fastapi", "starlette", "typing-extensions"}
+
+
+def test_importing_it_loads_no_server_and_no_driver() -> None:
+    """`import wshub` works without any extra."""
+    program = (
+        "import sys, wshub, wshub.auth, wshub.backends, wshub.rejections;"
+        "print(sorted({'uvicorn', 'websockets', 'wsproto', 'uvloop', 'httpx'} & set(sys.modules)))"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    ).stdout
+    assert loaded == "[]\n"
+
+
+def test_no_file_is_longer_than_two_rooms() -> None:
+    """A file of more than 350 lines is asking to be two."""
+    assert [path.name for path in FILES if len(path.read_text().splitlines()) > 350] == []

@@ -1,0 +1,221 @@
+"""What a refused client gets, over HTTP or in a close frame."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Literal
+
+import pytest
+from fastapi import FastAPI, WebSocket
+from fastapi.exceptions import WebSocketRequestValidationError
+from starlette.exceptions import WebSocketException
+from websockets.exceptions import InvalidStatus
+
+from tests.server import dial, serve, until
+from wshub import ConnectionManager, exceptions
+from wshub.rejections import RejectionHandler
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+REJECTIONS: dict[str, Callable[[], Exception]] = {
+    "unauthorized": lambda: exceptions.unauthorized("log in first"),
+    "forbidden": lambda: exceptions.forbidden("not for you"),
+    "policy": exceptions.policy_violation,
+    "plain": lambda: WebSocketException(1008, "plain Starlette"),
+    "silent": lambda: WebSocketException(4001),
+    "impossible": lambda: WebSocketException(1006, "secret"),
+    "busy": lambda: exceptions.try_again_later("full house", retry_after=1.2),
+    "often": lambda: exceptions.too_many_requests(retry_after=30),
+    "name": lambda: exceptions.InvalidRoomName("it is empty"),
+}
+
+
+def app_with(answer: Literal["http", "close"]) -> FastAPI:
+    """An app that rejects before or after accept, as its path says."""
+    app = FastAPI()
+    manager = ConnectionManager()
+    handler = RejectionHandler(answer)
+    app.add_exception_handler(WebSocketException, handler)
+    app.add_exception_handler(WebSocketRequestValidationError, handler)
+
+    @app.websocket("/before/{name}")
+    async def reject(websocket: WebSocket, name: str) -> None:
+        raise REJECTIONS[name]()
+
+    @app.websocket("/accepted/{name}")
+    async def accept_and_reject(websocket: WebSocket, name: str) -> None:
+        await websocket.accept()
+        await websocket.receive_text()
+        raise REJECTIONS[name]()
+
+    @app.websocket("/managed/{name}")
+    async def manage_and_reject(websocket: WebSocket, name: str) -> None:
+        async with manager.connection(websocket):
+            raise REJECTIONS[name]()
+
+    @app.websocket("/number")
+    async def take_number(websocket: WebSocket, n: int) -> None:
+        raise AssertionError(n)  # pragma: no cover
+
+    return app
+
+
+async def refusal(url: str, **options: Any) -> tuple[int, dict[str, str], Any]:
+    """Return status, headers and body of the HTTP answer to a refused handshake."""
+    with pytest.raises(InvalidStatus) as refused:
+        async with dial(url, **options):
+            raise AssertionError("connected")  # pragma: no cover
+    response = refused.value.response
+    body = json.loads(response.body) if response.body else None
+    return response.status_code, dict(response.headers), body
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "body"),
+    [
+        ("unauthorized", 401, {"code": 3000, "detail": "log in first"}),
+        ("forbidden", 403, {"code": 3003, "detail": "not for you"}),
+        ("policy", 403, {"code": 1008, "detail": "policy violation"}),
+        ("plain", 403, {"code": 1008, "detail": "plain Starlette"}),
+        ("silent", 403, {"code": 4001, "detail": "Forbidden"}),
+        ("impossible", 500, {"code": 1011, "detail": "internal error"}),
+        ("busy", 503, {"code": 1013, "detail": "full house"}),
+        ("often", 429, {"code": 1013, "detail": "too many requests"}),
+        ("name", 403, {"code": 1008, "detail": "invalid room name: it is empty"}),
+    ],
+)
+async def test_a_rejection_before_accept_is_a_real_http_answer(
+    ws: str, name: str, status: int, body: object
+) -> None:
+    """Need 11 and row 17: status, JSON body and headers instead of a bare 403."""
+    async with serve(app_with("http"), ws=ws) as server:
+        answer, headers, content = await refusal(f"{server.ws}/before/{name}")
+    assert (answer, content) == (status, body)
+    assert headers["content-type"] == "application/json"
+    assert headers.get("retry-after") == {"busy": "2", "often": "30"}.get(name)
+    assert headers.get("www-authenticate") == {"unauthorized": "Bearer"}.get(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "reason"),
+    [
+        ("unauthorized", 3000, "log in first"),
+        ("silent", 4001, ""),
+        ("impossible", 1011, "internal error"),
+        ("busy", 1013, "full house"),
+    ],
+)
+async def test_a_rejection_can_be_a_close_frame(
+    ws: str, name: str, code: int, reason: str
+) -> None:
+    """Need 11: accepted and closed at once, so that a script in a browser sees code and reason."""
+    async with serve(app_with("close"), ws=ws) as server:
+        async with dial(f"{server.ws}/before/{name}") as client:
+            assert await client.closed() == (code, reason)
+        async with dial(f"{server.ws}/before/{name}", subprotocols=["first", "second"]) as client:
+            assert client.websocket.subprotocol == "first"
+            assert await client.closed() == (code, reason)
+
+
+@pytest.mark.parametrize("answer", ["http", "close"])
+async def test_a_rejection_after_accept_closes_with_its_code(
+    ws: str, answer: Literal["http", "close"], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever is chosen for handshakes, an open connection gets a close frame."""
+    async with serve(app_with(answer), ws=ws) as server:
+        async with dial(f"{server.ws}/accepted/forbidden") as client:
+            await client.send("go")
+            assert await client.closed() == (3003, "not for you")
+        async with dial(f"{server.ws}/managed/forbidden") as client:
+            assert await client.closed() == (3003, "not for you")
+    assert "ERROR" not in caplog.text
+
+
+async def test_bad_parameters_are_answered_the_same_way(ws: str) -> None:
+    """FastAPI's validation errors become 422, or 1008, and name the parameter."""
+    detail = "query.n: Input should be a valid integer, unable to parse string as an integer"
+    async with serve(app_with("http"), ws=ws) as server:
+        status, _, body = await refusal(f"{server.ws}/number?n=x")
+        assert (status, body) == (422, {"code": 1008, "detail": detail})
+    async with (
+        serve(app_with("close"), ws=ws) as server,
+        dial(f"{server.ws}/number?n=x") as client,
+    ):
+        assert await client.closed() == (1008, detail)
+
+
+def without_extensions(app: ASGIApp) -> ASGIApp:
+    """Hide what the server offers beyond plain ASGI."""
+
+    async def call(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, "extensions": {}}, receive, send)
+
+    return call
+
+
+async def test_without_the_denial_response_extension_it_is_a_plain_403(ws: str) -> None:
+    """A server that cannot send an HTTP answer sends the 403 that ASGI asks for."""
+    app = without_extensions(app_with("http"))
+    async with serve(app, ws=ws, lifespan="off") as server:
+        status, _, body = await refusal(f"{server.ws}/before/unauthorized")
+    assert (status, body) == (403, None)
+
+
+async def test_a_peer_that_left_before_its_answer_is_no_error(
+    ws: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Row 7: Starlette's own handler raises when the peer is gone; this one does not."""
+    app = app_with("http")
+    rejected: list[str] = []
+
+    @app.websocket("/late")
+    async def reject_late(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.receive()
+        await websocket.receive()
+        rejected.append("late")
+        raise exceptions.forbidden()
+
+    @app.websocket("/closed")
+    async def reject_closed(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.close(4000)
+        rejected.append("closed")
+        raise exceptions.forbidden()
+
+    async with serve(app, ws=ws) as server:
+        async with dial(f"{server.ws}/late") as client:
+            await client.send("one")
+            client.reset()
+        async with dial(f"{server.ws}/closed") as client:
+            assert (await client.closed())[0] == 4000
+        await until(lambda: sorted(rejected) == ["closed", "late"])
+    assert "ERROR" not in caplog.text
+
+
+async def test_other_errors_are_passed_on(
+    ws: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Registered for too much, the handler raises what is not its own."""
+    app = FastAPI()
+    app.add_exception_handler(LookupError, RejectionHandler())
+
+    @app.websocket("/")
+    async def fail(websocket: WebSocket) -> None:
+        raise LookupError("not mine")
+
+    async with serve(app, ws=ws) as server:
+        with pytest.raises(InvalidStatus) as refused:
+            async with dial(server.ws):
+                raise AssertionError("connected")  # pragma: no cover
+    assert refused.value.response.status_code == 500
+    assert "not mine" in caplog.text
+
+
+def test_an_unknown_answer_is_refused() -> None:
+    """A misspelt choice is a ValueError at start, not a surprise later."""
+    with pytest.raises(ValueError, match="'http' or 'close'"):
+        RejectionHandler("smoke signals")  # type: ignore[arg-type]

@@ -131,3 +131,16 @@ async def dial(url: str, **options: Any) -> AsyncIterator[Client]:
     }
     async with connect_websocket(url, **(settings | options)) as websocket:
         yield Client(websocket)
+
+
+async def vanish_during_handshake(server: LiveServer, path: str, entered: asyncio.Event) -> None:
+    """Ask for a WebSocket and reset the connection once the app has been `entered`."""
+    _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(
+        f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
+    )
+    async with asyncio.timeout(DEADLINE):
+        await entered.wait()
+    writer.transport.abort()
+    await until(lambda: not server.uvicorn.server_state.connections)

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from websockets.exceptions import InvalidStatus
 
 from tests.managed import ManagedApp, echo
-from tests.server import Client, LiveServer, dial, serve, until
+from tests.server import Client, LiveServer, dial, serve, until, vanish_during_handshake
 from wshub import (
     AlreadyConnected,
     Connection,
@@ -231,15 +231,7 @@ async def test_a_client_that_left_before_accept(ws: str) -> None:
             outcome.append(str(closed.code))
 
     async with serve(app, ws=ws) as server:
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-        writer.write(
-            b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
-        )
-        async with asyncio.timeout(5):
-            await entered.wait()
-        writer.transport.abort()
-        await until(lambda: not server.uvicorn.server_state.connections)
+        await vanish_during_handshake(server, "/", entered)
         release.set()
         await until(lambda: outcome)
     assert outcome == ["1006"]

@@ -305,6 +305,22 @@ async def test_json_models_and_unions_are_validated(ws: str) -> None:
         assert await client.ask("text") == "text"
 
 
+@pytest.mark.parametrize("kind", ["iter_text", "iter_bytes", "iter_json"])
+async def test_iterators_end_when_the_peer_leaves(ws: str, kind: str) -> None:
+    """However the messages are taken, the loop simply ends."""
+
+    async def take(connection: Connection) -> None:
+        async for message in getattr(connection, kind)():
+            await connection.send(message)
+
+    managed = ManagedApp(take)
+    async with serve(managed.app, ws=ws) as server:
+        async with dial(f"{server.ws}/ws") as client:
+            message = b"1" if kind == "iter_bytes" else "1"
+            assert await client.ask(message) == message
+        await until(lambda: managed.outcomes == [None])
+
+
 async def test_spawned_tasks_end_with_the_connection(ws: str) -> None:
     """Row 28: a spawned task runs beside the handler and is cancelled when the peer leaves."""
     ended = asyncio.Event()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,7 +12,7 @@ from fastapi.exceptions import WebSocketRequestValidationError
 from starlette.exceptions import WebSocketException
 from websockets.exceptions import InvalidStatus
 
-from tests.server import dial, serve, until
+from tests.server import dial, serve, until, vanish_during_handshake
 from wshub import ConnectionManager, exceptions
 from wshub.rejections import RejectionHandler
 
@@ -193,6 +194,28 @@ async def test_a_peer_that_left_before_its_answer_is_no_error(
         async with dial(f"{server.ws}/closed") as client:
             assert (await client.closed())[0] == 4000
         await until(lambda: sorted(rejected) == ["closed", "late"])
+    assert "ERROR" not in caplog.text
+
+
+@pytest.mark.parametrize("answer", ["http", "close"])
+async def test_a_peer_that_left_during_its_handshake_is_no_error(
+    ws: str, answer: Literal["http", "close"], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Row 15: the server's OSError for a vanished client ends in the handler, not in the log."""
+    app = app_with(answer)
+    entered, release, rejected = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    @app.websocket("/slow")
+    async def reject_slowly(websocket: WebSocket) -> None:
+        entered.set()
+        await release.wait()
+        rejected.set()
+        raise exceptions.forbidden()
+
+    async with serve(app, ws=ws) as server:
+        await vanish_during_handshake(server, "/slow", entered)
+        release.set()
+        await until(rejected.is_set)
     assert "ERROR" not in caplog.text
 
 

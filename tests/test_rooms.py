@@ -164,6 +164,23 @@ async def test_a_user_can_be_disconnected(ws: str) -> None:
         await hears(bob, "still here?", manager)
 
 
+async def test_who_is_disconnected_by_hand_stays_out(ws: str) -> None:
+    """After `manager.disconnect()` neither user, room nor a later join brings it back."""
+    managed = ManagedApp(follow)
+    manager = managed.manager
+    async with serve(managed.app, ws=ws) as server, dial(f"{server.ws}/ws?user=ann&room=tea") as ann:
+        await until(lambda: managed.opened)
+        (connection,) = managed.opened
+        manager.disconnect(connection.websocket)
+        manager.disconnect(connection.websocket)
+        await connection.join("milk")
+        assert manager.room("milk").members == []
+        assert manager.statistics()[:3] == (0, 0, 0)
+        await manager.send_to_user("ann", "psst")
+        await connection.send("direct")
+        await hears(ann, "direct", manager)
+
+
 async def test_all_see_one_order_even_in_long_broadcasts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise 4: broadcasts that give the loop a turn in between do not overtake each other."""
     monkeypatch.setattr("wshub._relay.TURN", 2)

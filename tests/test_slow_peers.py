@@ -180,7 +180,7 @@ async def test_closing_a_stalled_peer_gives_up_in_time(ws: str) -> None:
 
 async def test_closing_sends_what_is_queued_first(ws: str) -> None:
     """What waits in the outbox of a slow peer arrives before the close frame."""
-    managed = managed_with(max_messages=10)
+    managed = managed_with(max_messages=10, max_bytes=10**7)
     async with (
         serve(managed.app, ws=ws) as server,
         dial(f"{server.ws}/ws", max_queue=1, max_size=None, compression=None) as slow,
@@ -189,13 +189,17 @@ async def test_closing_sends_what_is_queued_first(ws: str) -> None:
         (connection,) = managed.opened
         await fill(connection)
         blocked = managed.manager.statistics().sent + 1
-        await connection.send("queued")
+        for message in (BLOCK, BLOCK, "queued"):
+            await connection.send(message)
         closing = asyncio.create_task(connection.close(4000, "after all"))
-        for _ in range(blocked):
+        await until(lambda: connection.closed)
+        await slow.send("meanwhile")
+        for _ in range(blocked + 2):
             assert await slow.receive() == BLOCK
         assert await slow.receive() == "queued"
         assert await slow.closed() == (4000, "after all")
         await closing
+    assert managed.manager.statistics().unread == 1
 
 
 async def test_a_handler_that_only_sends_starves_nobody(ws: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, TypeVar, overload
+from typing import TYPE_CHECKING, TypeVar, cast, overload
 
 from wshub._hub import Hub
 from wshub._lifecycle import close_connections, manage_connection, open_connection
@@ -92,10 +92,9 @@ class ConnectionManager:
             headers=headers,
             state=state,
         )
-        handler = asyncio.current_task()
-        if handler is not None:
-            # A handler that fails before it calls disconnect() must not leave a ghost behind.
-            handler.add_done_callback(lambda _: connection._link.release())
+        # A handler that fails before it calls disconnect() must not leave a ghost behind.
+        handler = cast("asyncio.Task[object]", asyncio.current_task())
+        handler.add_done_callback(lambda _: connection._link.release())
         return connection
 
     def disconnect(self, websocket: WebSocket) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Literal
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from fastapi.exceptions import WebSocketRequestValidationError
 from starlette.exceptions import WebSocketException
 from starlette.responses import JSONResponse
-from starlette.websockets import WebSocketDisconnect, WebSocketState
+from starlette.websockets import WebSocketState
 
 from wshub.exceptions import CloseCode, Rejection, check_close_code, cut_reason
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from starlette.websockets import WebSocket
 
 __all__ = ("RejectionHandler",)
+
+logger = logging.getLogger("wshub")
 
 _STATUS: dict[int, HTTPStatus] = {
     CloseCode.UNSUPPORTED_DATA: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
@@ -71,8 +74,8 @@ class RejectionHandler:
                 await self._refuse(websocket, rejection)
             elif _is_open(websocket):
                 await websocket.close(rejection.code, rejection.reason)
-        except (WebSocketDisconnect, OSError):
-            return  # the peer did not wait for its answer
+        except Exception as problem:  # servers raise what they like for a dead peer
+            logger.info("the peer did not wait for its %s", rejection.code, exc_info=problem)
 
     async def _refuse(self, websocket: WebSocket, rejection: Rejection) -> None:
         if self.answer == "close":

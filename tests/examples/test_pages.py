@@ -355,6 +355,10 @@ async def test_rooms_on_a_phone(tabs: Tabs) -> None:
         await send(ana, "long " + "x" * 500)
         await expect(conversation(ana).locator(".bubble")).to_have_count(1)
         assert await fits(ana)
+        for number in range(12):
+            await send(ana, f"message {number}")
+        await ana.set_viewport_size({"width": 360, "height": 360})  # its keyboard comes up
+        await expect(conversation(ana).locator(".bubble").last).to_be_in_viewport()
 
         sidebar = ana.get_by_role("navigation")
         await expect(sidebar).to_be_hidden()

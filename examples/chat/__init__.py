@@ -1,0 +1,1 @@
+"""The ``chat`` example; its app is in ``app.py``."""

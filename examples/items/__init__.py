@@ -1,0 +1,1 @@
+"""The ``items`` example; its app is in ``app.py``."""

@@ -1,0 +1,1 @@
+"""The ``rooms`` example; its app is in ``app.py``."""

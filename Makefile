@@ -36,7 +36,7 @@ demo: $(VENV)/.stamp-examples ## start the chat with rooms; PORT=8000 HOST=127.0
 
 # Coverage must be complete, unless some tests do not run: ARGS may pick a few, and the page tests
 # are skipped where there is no browser.
-BROWSER = $(firstword $(foreach name,chromium chromium-browser google-chrome google-chrome-stable,\
+BROWSER = $(firstword $(foreach name,chromium chromium-browser google-chrome,\
 	$(shell command -v $(name) 2>/dev/null)))
 PARTIAL = $(if $(strip $(ARGS)),ARGS is set,$(if $(WSHUB_REQUIRE_BROWSER)$(BROWSER),,the page tests need Chromium))
 

@@ -17,7 +17,7 @@ import wshub
 SOURCE = Path(wshub.__file__).parent
 LAYERS = [
     {"_close_codes", "exceptions", "messages", "events", "_tasks"},
-    {"_names", "_sink", "_outbox", "_inbox", "_link", "backends.base", "auth", "rejections"},
+    {"_names", "_eager", "_sink", "_outbox", "_inbox", "_link", "backends.base", "auth", "rejections"},
     {"connection", "rooms", "_registry", "backends.memory", "backends"},
     {"_relay", "_hub", "_lifecycle"},
     {"manager"},
@@ -83,7 +83,8 @@ def test_all_lists_what_is_public(name: str) -> None:
     defined = {
         public
         for public, value in vars(module).items()
-        if not public.startswith("_") and getattr(value, "__module__", None) == name
+        if not public.startswith("_")
+        and getattr(value, "__module__", None) == name
         and isinstance(value, type)
     }
     assert set(module.__all__) <= set(vars(module))
@@ -95,11 +96,7 @@ def test_every_error_is_importable_from_the_top() -> None:
     """Whoever catches an error finds it beside the manager."""
     from wshub import exceptions
 
-    errors = {
-        name
-        for name in exceptions.__all__
-        if isinstance(getattr(exceptions, name), type)
-    }
+    errors = {name for name in exceptions.__all__ if isinstance(getattr(exceptions, name), type)}
     assert errors <= set(wshub.__all__)
 
 

@@ -90,6 +90,4 @@ async def test_the_dependency_serves_http_routes_too() -> None:
         assert (await client.get("/http?token=abc")).json() == "abc"
         answer = await client.get("/http")
         assert answer.status_code == 401
-        assert answer.json() == {
-            "detail": "cookie 'session' or query parameter 'token' is missing"
-        }
+        assert answer.json() == {"detail": "cookie 'session' or query parameter 'token' is missing"}

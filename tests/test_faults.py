@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from tests.server import until
 from wshub import ConnectionManager, OutboxOptions
-from wshub._sink import AsgiSink
 from wshub._tasks import TaskOwner
-from wshub.messages import encode
 
 if TYPE_CHECKING:
     from starlette.types import Message
@@ -26,7 +24,11 @@ class FaultyServer:
     Attributes:
         sent: Events that the app sent.
         fault: Raised by every send from now on.
-        blocked: While set, sends wait for it after they began.
+        blocked: While set, sends wait for it.
+        send_timeout: Seconds after which such a send fails by itself.
+        on_cancel: What such a send raises when it is cancelled.
+        gate: While set, sends wait for this one future.
+        yields: Whether sends give the event loop a turn.
     """
 
     def __init__(self) -> None:
@@ -35,6 +37,10 @@ class FaultyServer:
         self.sent: list[Message] = []
         self.fault: Exception | None = None
         self.blocked: asyncio.Event | None = None
+        self.send_timeout: float | None = None
+        self.on_cancel: BaseException = asyncio.CancelledError()
+        self.gate: asyncio.Future[None] | None = None
+        self.yields = False
         scope = {"type": "websocket", "headers": [], "subprotocols": []}
         # Plain functions: what an app gets behind middleware has no `__self__` to abort.
         self.websocket = WebSocket(scope, lambda: self._receive(), lambda event: self._send(event))
@@ -46,8 +52,16 @@ class FaultyServer:
         return event
 
     async def _send(self, event: Message) -> None:
+        if self.yields:
+            await asyncio.sleep(0)
+        if self.gate is not None:
+            await self.gate
         if self.blocked is not None:
-            await self.blocked.wait()
+            try:
+                async with asyncio.timeout(self.send_timeout):
+                    await self.blocked.wait()
+            except asyncio.CancelledError:
+                raise self.on_cancel from None
         if self.fault is not None:
             raise self.fault
         self.sent.append(event)
@@ -92,6 +106,20 @@ async def test_a_close_that_fails_is_no_error(caplog: pytest.LogCaptureFixture) 
     assert "left before its close frame" in caplog.text
 
 
+async def test_a_close_that_fails_later_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    """The same, after the close frame blocked for a while."""
+    caplog.set_level(logging.DEBUG, logger="wshub")
+    manager, server = ConnectionManager(), FaultyServer()
+    async with manager.connection(server.websocket) as connection:
+        server.blocked = asyncio.Event()
+        closing = asyncio.create_task(connection.close(4000))
+        await until(lambda: connection.closed)
+        server.fault = OSError("gone")
+        server.blocked.set()
+        await closing
+    assert "left before its close frame" in caplog.text
+
+
 async def test_a_close_that_blocks_is_given_up() -> None:
     """Need 10: a close frame that never leaves ends with the deadline, also without a transport."""
     manager = ConnectionManager(outbox=OutboxOptions(send_timeout=0.05))
@@ -121,21 +149,94 @@ async def test_a_disconnect_without_a_code_is_1005() -> None:
         assert (connection.closed.code, connection.closed.reason) == (1005, "")
 
 
-async def test_a_loop_that_is_torn_down_leaves_no_half_written_message() -> None:
-    """A blocked send whose task is destroyed closes the server's coroutine with it."""
-    server = FaultyServer()
-    ended: list[str] = []
+async def test_a_timeout_of_the_servers_own_hits_the_write_only() -> None:
+    """A middleware that bounds each send must not cancel whoever happened to broadcast."""
+    manager, server = ConnectionManager(), FaultyServer()
+    healthy = FaultyServer()
+    async with manager.connection(server.websocket), manager.connection(healthy.websocket):
+        server.blocked = asyncio.Event()
+        server.send_timeout = 0.01
+        await manager.broadcast("one")
+        await until(lambda: manager.statistics().connections == 1)
+        await manager.broadcast("two")
+        assert manager.statistics().evicted["write_failed"] + manager.statistics().evicted[
+            "send_timeout"
+        ] == 1
+        assert [event.get("text") for event in healthy.sent[1:]] == ["one", "two"]
 
-    async def send(event: Message) -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            ended.append(event["type"])
 
-    rest: Any = AsgiSink(server.websocket.receive, send).write(encode("x"))
-    rest.send(None)
-    rest.close()
-    assert ended == ["websocket.send"]
+async def test_a_send_that_only_yields_is_finished() -> None:
+    """A server that gives the loop a turn in each send delivers everything, in order."""
+    manager, server = ConnectionManager(), FaultyServer()
+    server.yields = True
+    async with manager.connection(server.websocket):
+        for number in range(5):
+            await manager.broadcast(str(number))
+    assert [event.get("text") for event in server.sent] == [None, "0", "1", "2", "3", "4", None]
+
+
+async def test_a_send_that_is_no_coroutine_will_do() -> None:
+    """ASGI asks for an awaitable: a server written in another language returns a future."""
+    manager, server = ConnectionManager(), FaultyServer()
+    loop = asyncio.get_running_loop()
+    futures: list[asyncio.Future[None]] = []
+
+    def send(event: Message) -> asyncio.Future[None]:
+        server.sent.append(event)
+        futures.append(loop.create_future())
+        return futures[-1]
+
+    await server.websocket.accept()
+    server.websocket._send = send  # type: ignore[assignment]
+    async with manager.connection(server.websocket) as connection:
+        await manager.broadcast("one")
+        await manager.broadcast("two")
+        for number in range(3):
+            if number == 2:
+                closing = asyncio.create_task(connection.close())
+            await until(lambda number=number: len(futures) > number)  # type: ignore[misc]
+            futures[number].set_result(None)
+        await closing
+    assert [event.get("text") for event in server.sent] == [None, "one", "two", None]
+
+
+async def test_a_future_that_others_await_too_is_shared() -> None:
+    """Two blocked sends may wait for one future, as for the one lock of a server."""
+    manager = ConnectionManager()
+    servers = [FaultyServer(), FaultyServer()]
+    gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    async with (
+        manager.connection(servers[0].websocket),
+        manager.connection(servers[1].websocket),
+    ):
+        for server in servers:
+            server.gate = gate
+        await manager.broadcast("through the gate")
+        assert manager.statistics().queued == 2
+        gate.set_result(None)
+        await until(lambda: manager.statistics().queued == 0)
+        assert manager.statistics().sent == 2
+
+
+async def test_a_server_that_cancels_a_send_lost_the_peer() -> None:
+    """A send that ends as cancelled without our doing counts as a failed write."""
+    manager, server = ConnectionManager(), FaultyServer()
+    async with manager.connection(server.websocket):
+        server.gate = asyncio.get_running_loop().create_future()
+        await manager.broadcast("blocks")
+        server.gate.cancel()
+        await until(lambda: manager.active_connections == [])
+        assert manager.statistics().evicted["write_failed"] == 1
+
+
+async def test_a_discarded_write_may_fail_as_it_likes() -> None:
+    """What a cancelled send raises on its way out is nobody's concern."""
+    manager, server = ConnectionManager(), FaultyServer()
+    async with manager.connection(server.websocket) as connection:
+        server.blocked = asyncio.Event()
+        server.on_cancel = LookupError("while cleaning up")
+        await manager.broadcast("blocks")
+        connection.abort()
 
 
 async def test_a_background_task_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -7,9 +7,9 @@ import json
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
-from fastapi import FastAPI, WebSocket
+from fastapi import FastAPI, WebSocket, WebSocketException
 from fastapi.exceptions import WebSocketRequestValidationError
-from starlette.exceptions import WebSocketException
+from starlette.exceptions import WebSocketException as StarletteWebSocketException
 from websockets.exceptions import InvalidStatus
 
 from tests.server import dial, serve, until, vanish_during_handshake
@@ -25,7 +25,7 @@ REJECTIONS: dict[str, Callable[[], Exception]] = {
     "unauthorized": lambda: exceptions.unauthorized("log in first"),
     "forbidden": lambda: exceptions.forbidden("not for you"),
     "policy": exceptions.policy_violation,
-    "plain": lambda: WebSocketException(1008, "plain Starlette"),
+    "plain": lambda: StarletteWebSocketException(1008, "plain Starlette"),
     "silent": lambda: WebSocketException(4001),
     "impossible": lambda: WebSocketException(1006, "secret"),
     "busy": lambda: exceptions.try_again_later("full house", retry_after=1.2),
@@ -39,7 +39,7 @@ def app_with(answer: Literal["http", "close"]) -> FastAPI:
     app = FastAPI()
     manager = ConnectionManager()
     handler = RejectionHandler(answer)
-    app.add_exception_handler(WebSocketException, handler)
+    app.add_exception_handler(StarletteWebSocketException, handler)
     app.add_exception_handler(WebSocketRequestValidationError, handler)
 
     @app.websocket("/before/{name}")
@@ -109,9 +109,7 @@ async def test_a_rejection_before_accept_is_a_real_http_answer(
         ("busy", 1013, "full house"),
     ],
 )
-async def test_a_rejection_can_be_a_close_frame(
-    ws: str, name: str, code: int, reason: str
-) -> None:
+async def test_a_rejection_can_be_a_close_frame(ws: str, name: str, code: int, reason: str) -> None:
     """Need 11: accepted and closed at once, so that a script in a browser sees code and reason."""
     async with serve(app_with("close"), ws=ws) as server:
         async with dial(f"{server.ws}/before/{name}") as client:
@@ -219,9 +217,21 @@ async def test_a_peer_that_left_during_its_handshake_is_no_error(
     assert "ERROR" not in caplog.text
 
 
-async def test_other_errors_are_passed_on(
-    ws: str, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.mark.parametrize("registered", [StarletteWebSocketException, WebSocketException])
+async def test_either_frameworks_exception_class_will_do(registered: type[Exception]) -> None:
+    """FastAPI's WebSocketException is a subclass of Starlette's: both catch what helpers build."""
+    app = FastAPI()
+    app.add_exception_handler(registered, RejectionHandler())
+
+    @app.websocket("/")
+    async def reject(websocket: WebSocket) -> None:
+        raise exceptions.unauthorized()
+
+    async with serve(app) as server:
+        assert (await refusal(server.ws))[0] == 401
+
+
+async def test_other_errors_are_passed_on(ws: str, caplog: pytest.LogCaptureFixture) -> None:
     """Registered for too much, the handler raises what is not its own."""
     app = FastAPI()
     app.add_exception_handler(LookupError, RejectionHandler())

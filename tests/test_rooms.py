@@ -168,7 +168,10 @@ async def test_who_is_disconnected_by_hand_stays_out(ws: str) -> None:
     """After `manager.disconnect()` neither user, room nor a later join brings it back."""
     managed = ManagedApp(follow)
     manager = managed.manager
-    async with serve(managed.app, ws=ws) as server, dial(f"{server.ws}/ws?user=ann&room=tea") as ann:
+    async with (
+        serve(managed.app, ws=ws) as server,
+        dial(f"{server.ws}/ws?user=ann&room=tea") as ann,
+    ):
         await until(lambda: managed.opened)
         (connection,) = managed.opened
         manager.disconnect(connection.websocket)
@@ -193,10 +196,15 @@ async def test_all_see_one_order_even_in_long_broadcasts(monkeypatch: pytest.Mon
         ]
         await until(lambda: len(managed.opened) == 7)
         await asyncio.gather(
-            *(manager.broadcast(str(number), room="all" if number % 2 else None) for number in range(9))
+            *(
+                manager.broadcast(str(number), room="all" if number % 2 else None)
+                for number in range(9)
+            )
         )
         for client in clients:
-            assert [await client.receive() for _ in range(9)] == [str(number) for number in range(9)]
+            assert [await client.receive() for _ in range(9)] == [
+                str(number) for number in range(9)
+            ]
 
 
 async def test_a_cancelled_broadcast_reaches_all_or_none(monkeypatch: pytest.MonkeyPatch) -> None:

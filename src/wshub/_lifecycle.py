@@ -113,6 +113,8 @@ async def _accept(
         raise AlreadyConnected("this WebSocket is registered already; connect it once")
     if websocket.client_state is WebSocketState.DISCONNECTED:
         raise ConnectionClosed(CloseCode.ABNORMAL_CLOSURE, "", "peer")
+    if websocket.application_state is WebSocketState.DISCONNECTED:
+        raise AlreadyConnected("this WebSocket was closed or refused before it was connected")
     if websocket.application_state is WebSocketState.CONNECTED:
         if subprotocol is not None or headers is not None:
             raise AlreadyConnected(
@@ -122,7 +124,7 @@ async def _accept(
         return
     try:
         await websocket.accept(subprotocol=subprotocol, headers=headers)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # what servers raise for a peer that has gone
         raise ConnectionClosed(CloseCode.ABNORMAL_CLOSURE, "", "peer") from error
 
 

@@ -17,7 +17,6 @@ from wshub.exceptions import (
     ConnectionClosed,
     check_close_code,
     cut_reason,
-    unsupported_data,
 )
 from wshub.messages import Outgoing
 
@@ -105,7 +104,6 @@ class Link:
             self._sink,
             options.outbox_options,
             counters=options.counters,
-            tasks=options.tasks,
             evict=self._evict,
         )
         self.closure: Closure | None = None
@@ -145,17 +143,19 @@ class Link:
         message = await self._inbox.get()
         if message is None:
             # Only the end of the link ends its inbox.
-            assert self.closure is not None
+            assert self.closure is not None  # noqa: S101
             raise ConnectionClosed(*self.closure)
         return message
 
-    def start_closing(self, code: int, reason: str) -> None:
-        """Do as `close()` without waiting for it."""
+    def start_closing(self, code: int, reason: str) -> Closure:
+        """Do as `close()` without waiting for it; return how it ended, or had ended before."""
         code, reason = check_close_code(code), cut_reason(reason)
-        if self.closure is None:
-            self._end(code, reason, "hub")
-            self.outbox.stop_accepting()
-            self._say_farewell(code, reason, self._options.outbox_options.send_timeout)
+        if self.closure is not None:
+            return self.closure
+        closure = self._end(code, reason, "hub")
+        self.outbox.stop_accepting()
+        self._say_farewell(code, reason, self._options.outbox_options.send_timeout)
+        return closure
 
     async def close(self, code: int, reason: str) -> None:
         """End it; wait until what is queued and the close frame are sent, or given up."""
@@ -194,9 +194,9 @@ class Link:
         task.add_done_callback(self._settle)
         return task
 
-    def _end(self, code: int, reason: str, by: ClosedBy) -> None:
+    def _end(self, code: int, reason: str, by: ClosedBy) -> Closure:
         """Make it over at once; what the outbox still holds is the caller's to settle."""
-        self.closure = Closure(int(code), reason, by)
+        closure = self.closure = Closure(int(code), reason, by)
         if by == "hub":
             self._inbox.discard()
         else:
@@ -204,13 +204,14 @@ class Link:
         for task in self._spawned:
             task.cancel()
         self._on_end()
+        return closure
 
     def _end_now(self, reason: str) -> None:
         if self.closure is None:
             self._end(CloseCode.ABNORMAL_CLOSURE, reason, "hub")
             self.outbox.discard()
 
-    def _evict(self, cause: EvictionReason, error: Exception | None) -> None:
+    def _evict(self, cause: EvictionReason, error: BaseException | None) -> None:
         if self.closure is not None:
             self.outbox.discard()  # it is closing already; the farewell settles the rest
             return
@@ -226,15 +227,28 @@ class Link:
             self._say_farewell(code, reason, EVICTION_GRACE)
 
     def _say_farewell(self, code: int, reason: str, limit: float) -> None:
+        """Write the close frame now if nothing waits before it; the handler may be at its end."""
+        rest = None
+        if not self.outbox.messages:
+            try:
+                rest = self._sink.close(code, reason)
+            except Exception as error:  # servers raise what they like for a dead peer
+                logger.debug("%s left before its close frame", self.name, exc_info=error)
+                return
+            if rest is None:
+                return
         self._farewell = self._options.tasks.start(
-            self._write_farewell(code, reason, limit), name=f"wshub close {self.name}"
+            self._write_farewell(code, reason, limit, rest), name=f"wshub close {self.name}"
         )
 
-    async def _write_farewell(self, code: int, reason: str, limit: float) -> None:
+    async def _write_farewell(
+        self, code: int, reason: str, limit: float, rest: asyncio.Future[None] | None
+    ) -> None:
         try:
             async with asyncio.timeout(limit):
-                await self.outbox.drained()
-                rest = self._sink.close(code, reason)
+                if rest is None:
+                    await self.outbox.drained()
+                    rest = self._sink.close(code, reason)
                 if rest is not None:
                     await rest
         except TimeoutError:
@@ -276,7 +290,7 @@ class Link:
         except ConnectionClosed as closed:
             return {"type": "websocket.disconnect", "code": closed.code, "reason": closed.reason}
         kind = "text" if isinstance(message, str) else "bytes"
-        return _ReceiveEvent({"type": "websocket.receive", kind: message})
+        return _ReceiveEvent(self, {"type": "websocket.receive", kind: message})
 
     async def _send_for_websocket(self, event: AsgiEvent) -> None:
         if event["type"] == "websocket.close":
@@ -286,11 +300,16 @@ class Link:
 
 
 class _ReceiveEvent(dict[str, Any]):
-    """A `websocket.receive` event that refuses the wrong type of frame with 1003."""
+    """A `websocket.receive` event that ends the link if it is not of the type that is asked for."""
+
+    def __init__(self, link: Link, event: AsgiEvent) -> None:
+        super().__init__(event)
+        self._link = link
 
     def __missing__(self, key: str) -> object:
         # `WebSocket.receive_text()` looks up "text" and would let a KeyError end the handler.
-        raise unsupported_data(f"this message has no {key}")
+        reason = f"this message has no {key}"
+        raise ConnectionClosed(*self._link.start_closing(CloseCode.UNSUPPORTED_DATA, reason))
 
 
 def _payload(event: AsgiEvent) -> str | bytes:

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from wshub._sink import Sink
-    from wshub._tasks import TaskOwner
     from wshub.events import Counters, EvictionReason
     from wshub.messages import Outgoing
 
@@ -59,23 +58,22 @@ class Outbox:
     Puts messages into a sink in order, and holds them while the peer blocks.
 
     While nothing waits and the peer is writable, a message goes straight to the sink: no queue,
-    no task. When the peer blocks, one task drains the queue until it is empty again.
+    no task. While the peer blocks, the write that it blocks is the one task.
 
-    `evict` is called, once, when the peer cannot be served any longer; it must `discard()`.
+    `evict` is called when the peer cannot be served any longer; it must `discard()`.
     """
 
     __slots__ = (
         "_accepting",
-        "_blocked",
         "_counters",
-        "_drain",
+        "_deadline",
         "_evict",
         "_options",
         "_queue",
         "_sink",
         "_space",
-        "_tasks",
         "_waiting_bytes",
+        "_write",
     )
 
     def __init__(
@@ -84,26 +82,23 @@ class Outbox:
         options: OutboxOptions,
         *,
         counters: Counters,
-        tasks: TaskOwner,
-        evict: Callable[[EvictionReason, Exception | None], None],
+        evict: Callable[[EvictionReason, BaseException | None], None],
     ) -> None:
         self._sink = sink
         self._options = options
         self._counters = counters
-        self._tasks = tasks
         self._evict = evict
         self._accepting = True
         self._queue: deque[Outgoing] = deque()
         self._waiting_bytes = 0
-        # Kept beside the task: one that starts eagerly runs before its name is known here.
-        self._blocked = False
-        self._drain: asyncio.Task[None] | None = None
+        self._write: asyncio.Future[None] | None = None
+        self._deadline: asyncio.TimerHandle | None = None
         self._space: _Space | None = None
 
     @property
     def messages(self) -> int:
         """Messages that wait, the one being written included."""
-        return len(self._queue) + self._blocked
+        return len(self._queue) + (self._write is not None)
 
     @property
     def bytes(self) -> int:
@@ -123,8 +118,9 @@ class Outbox:
         """Write or queue `outgoing`, or apply the overflow policy. Never waits, never raises."""
         if not self._accepting:
             self._counters.dropped["closed"] += 1
-        elif not self._blocked:
-            self._write(outgoing)
+        elif self._write is None:
+            self._counters.queued += 1
+            self._start(outgoing)
         elif self.has_room(outgoing):
             self._append(outgoing)
         else:
@@ -160,28 +156,58 @@ class Outbox:
         self._counters.queued -= self.messages
         self._queue.clear()
         self._waiting_bytes = 0
-        self._blocked = False
-        if self._drain is not None:
-            self._drain.cancel()
+        write = self._end_write()
+        if write is not None:
+            write.cancel()
 
     async def drained(self) -> None:
         """Wait until nothing waits any longer. May be cancelled."""
-        if self._blocked and self._drain is not None:
-            await asyncio.wait({self._drain})
+        while self._write is not None:
+            await asyncio.wait({self._write})
 
-    def _write(self, outgoing: Outgoing) -> None:
+    def _start(self, outgoing: Outgoing) -> None:
+        """Write a message that is counted as queued; in the background if the peer blocks."""
         try:
-            rest = self._sink.write(outgoing)
+            write = self._sink.write(outgoing)
         except Exception as error:  # servers raise what they like for a dead peer
+            self._counters.queued -= 1
             self._counters.dropped["closed"] += 1
             self._evict("write_failed", error)
             return
-        if rest is None:
-            self._counters.sent += 1
-        else:
-            self._counters.queued += 1
-            self._blocked = True
-            self._drain = self._tasks.start(self._empty(rest), name="wshub outbox")
+        if write is None:
+            self._count_sent()
+            return
+        self._write = write
+        self._deadline = write.get_loop().call_later(
+            self._options.send_timeout, self._evict, "send_timeout", None
+        )
+        write.add_done_callback(self._finish)
+
+    def _finish(self, write: asyncio.Future[None]) -> None:
+        """Go on after a write that blocked."""
+        if write is not self._write:
+            # Discarded meanwhile. What it raised is nobody's concern, but must be looked at.
+            if not write.cancelled():
+                write.exception()
+            return
+        error = asyncio.CancelledError() if write.cancelled() else write.exception()
+        if error is not None:
+            self._evict("write_failed", error)
+            return
+        self._end_write()
+        self._count_sent()
+        while self._queue and self._write is None:
+            outgoing = self._queue.popleft()
+            self._waiting_bytes -= outgoing.size
+            self._start(outgoing)
+        self._wake()
+
+    def _end_write(self) -> asyncio.Future[None] | None:
+        write, self._write = self._write, None
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        return write
 
     def _append(self, outgoing: Outgoing) -> None:
         self._counters.queued += 1
@@ -189,47 +215,16 @@ class Outbox:
         self._waiting_bytes += outgoing.size
 
     def _overflow(self, outgoing: Outgoing) -> None:
-        if self._options.overflow == "disconnect":
-            self._counters.dropped["overflow"] += 1
-            self._evict("overflow", None)
-            return
         if self._options.overflow == "drop_oldest":
-            while self._queue and not self.has_room(outgoing):
+            while not self.has_room(outgoing):
                 self._waiting_bytes -= self._queue.popleft().size
                 self._counters.queued -= 1
                 self._counters.dropped["overflow"] += 1
             self._append(outgoing)
-        else:
-            self._counters.dropped["overflow"] += 1
-
-    async def _empty(self, rest: Awaitable[None]) -> None:
-        """Finish the write that blocked, then write what waits, until the queue is empty."""
-        blocked: Awaitable[None] | None = rest
-        try:
-            while blocked is not None:
-                async with asyncio.timeout(self._options.send_timeout):
-                    await blocked
-                self._count_sent()
-                blocked = self._write_waiting()
-        except TimeoutError:
-            self._evict("send_timeout", None)
-        except Exception as error:  # servers raise what they like for a dead peer
-            self._evict("write_failed", error)
-        else:
-            self._blocked = False
-            self._wake()
-
-    def _write_waiting(self) -> Awaitable[None] | None:
-        """Write waiting messages until one blocks; return what is left of that one."""
-        while self._queue:
-            outgoing = self._queue.popleft()
-            self._waiting_bytes -= outgoing.size
-            self._wake()
-            rest = self._sink.write(outgoing)
-            if rest is not None:
-                return rest
-            self._count_sent()
-        return None
+            return
+        self._counters.dropped["overflow"] += 1
+        if self._options.overflow == "disconnect":
+            self._evict("overflow", None)
 
     def _count_sent(self) -> None:
         self._counters.queued -= 1

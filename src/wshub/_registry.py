@@ -80,9 +80,7 @@ class Registry:
         return list(index.get(name, ()))
 
 
-def _discard(
-    index: dict[str, dict[Connection, None]], key: str, connection: Connection
-) -> None:
+def _discard(index: dict[str, dict[Connection, None]], key: str, connection: Connection) -> None:
     members = index.get(key)
     if members is not None:
         members.pop(connection, None)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from types import coroutine
 from typing import TYPE_CHECKING, Protocol
 
+from wshub._eager import start_eagerly
+
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Generator
+    from asyncio import Future
 
     from starlette.types import Receive, Send
 
@@ -20,15 +21,15 @@ class Sink(Protocol):
     Where one connection's frames go. Used by one event loop, one call at a time.
 
     A write that the peer can take now is done when the call returns, and the call returns None.
-    For a peer that blocks it returns what is left to await, in one task and to its end, before
-    the next write. Whatever a write raises means that the peer is gone.
+    For a peer that blocks it returns a future, which the caller awaits or cancels before the next
+    write. Whatever a write raises, at once or through the future, means that the peer is gone.
     """
 
-    def write(self, outgoing: Outgoing, /) -> Awaitable[None] | None:
+    def write(self, outgoing: Outgoing, /) -> Future[None] | None:
         """Send a message."""
         ...
 
-    def close(self, code: int, reason: str, /) -> Awaitable[None] | None:
+    def close(self, code: int, reason: str, /) -> Future[None] | None:
         """Send a close frame. Nothing is written after it."""
         ...
 
@@ -46,48 +47,21 @@ class AsgiSink:
         self._receive = receive
         self._send = send
 
-    def write(self, outgoing: Outgoing, /) -> Awaitable[None] | None:
-        return _begin(self._send(outgoing.event))
+    def write(self, outgoing: Outgoing, /) -> Future[None] | None:
+        """Send a message."""
+        return start_eagerly(self._send(outgoing.event))
 
-    def close(self, code: int, reason: str, /) -> Awaitable[None] | None:
-        return _begin(self._send({"type": "websocket.close", "code": code, "reason": reason}))
+    def close(self, code: int, reason: str, /) -> Future[None] | None:
+        """Send a close frame. Nothing is written after it."""
+        return start_eagerly(
+            self._send({"type": "websocket.close", "code": code, "reason": reason})
+        )
 
     def abort(self) -> None:
+        """Drop uvicorn's transport; under other servers do nothing."""
         # ASGI has no abort, so a stalled peer would keep its socket for as long as it likes.
         # uvicorn's protocols, whose bound method `receive` is, hold the transport.
         transport = getattr(getattr(self._receive, "__self__", None), "transport", None)
         abort = getattr(transport, "abort", None)
         if callable(abort):
             abort()
-
-
-def _begin(sending: Awaitable[None]) -> Awaitable[None] | None:
-    """
-    Run `sending` in the caller's task up to where it first waits.
-
-    Servers seldom wait, and then a task for each recipient would cost more than the write.
-    """
-    steps = sending.__await__()
-    try:
-        awaited = next(steps)
-    except StopIteration:
-        return None
-    return _finish(steps, awaited)
-
-
-@coroutine
-def _finish(steps: Generator[object, object, None], awaited: object) -> Generator[object, object]:
-    """Go on with a started awaitable: a generator-based coroutine, as only these can yield."""
-    while True:
-        try:
-            try:
-                value = yield awaited
-            except GeneratorExit:
-                steps.close()
-                raise
-            except BaseException as error:  # cancellation too is for the server to see
-                awaited = steps.throw(error)
-            else:
-                awaited = steps.send(value)
-        except StopIteration:
-            return

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, Protocol
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol
 
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypeVar
@@ -202,7 +203,11 @@ class Connection(Generic[StateT_co]):
             Rejection: The peer sent a binary message (unhandled, it closes with 1003) or text
                 that is not JSON (1007).
         """
-        async for value in self.iter_model(_JSON):
+        async for text in self.iter_text():
+            try:
+                value = json.loads(text, parse_constant=_refuse_constant)
+            except (ValueError, RecursionError) as error:
+                raise invalid_payload(f"invalid JSON: {error}") from error
             yield value
 
     async def iter_model(self, model: type[T] | TypeAdapter[T]) -> AsyncIterator[T]:
@@ -276,7 +281,8 @@ class Connection(Generic[StateT_co]):
         return self._link.spawn(coroutine)
 
 
-_JSON: TypeAdapter[Any] = TypeAdapter(Any)
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")  # RFC 8259 §6
 
 
 def _describe(error: ValidationError) -> str:

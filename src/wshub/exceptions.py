@@ -3,18 +3,18 @@ Close codes, rejections and the error tree.
 
 Exception
 ├── HubError
-│   ├── ConnectionClosed          (also a Starlette `WebSocketDisconnect`)
+│   ├── ConnectionClosed          (also a `WebSocketDisconnect`)
 │   ├── OutboxFull
 │   ├── NotConnected
 │   ├── AlreadyConnected
 │   ├── ConcurrentReceive
 │   ├── MessageNotEncodable
-│   ├── InvalidName               (also a Starlette `WebSocketException`, 1008)
+│   ├── InvalidName               (also a `WebSocketException`, 1008)
 │   │   ├── InvalidRoomName
 │   │   └── InvalidUserId
 │   ├── BackendUnavailable
 │   └── PayloadTooLarge
-└── starlette.exceptions.WebSocketException
+└── WebSocketException            (FastAPI's, which is Starlette's)
     └── Rejection                 (what the helpers below build)
 """
 
@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from starlette.exceptions import WebSocketException
+from fastapi.exceptions import WebSocketException
 from starlette.websockets import WebSocketDisconnect
 
 from wshub._close_codes import CloseCode, check_close_code, cut_reason
@@ -58,6 +58,7 @@ __all__ = (
 
 ClosedBy = Literal["peer", "hub", "server"]
 """Who ended a connection: the client, this library or the app through it, the ASGI server."""
+
 
 class HubError(Exception):
     """Base of the errors that wshub raises. Each has fields and composes its own text."""

@@ -121,5 +121,12 @@ def _to_json(message: object) -> str:
         ensure_ascii=False,
         allow_nan=False,
         separators=(",", ":"),
-        default=jsonable_encoder,
+        default=_to_jsonable,
     )
+
+
+def _to_jsonable(value: object) -> object:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    jsonable: object = jsonable_encoder(value)
+    return jsonable

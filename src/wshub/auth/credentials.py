@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, HTTPException
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection  # noqa: TC002  (FastAPI looks it up)
 
 from wshub.exceptions import policy_violation
 

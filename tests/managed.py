@@ -69,7 +69,7 @@ async def stall(url: str) -> AsyncIterator[socket.socket]:
     loop = asyncio.get_running_loop()
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        client.setblocking(False)
+        client.settimeout(0)
         await loop.sock_connect(client, (parts.hostname, parts.port))
         await loop.sock_sendall(client, request.encode())
         answer = b""

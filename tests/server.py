@@ -115,6 +115,14 @@ class Client:
             await self.websocket.wait_closed()
         return self.websocket.close_code, self.websocket.close_reason
 
+    def stop_reading(self) -> None:
+        """Leave what comes in the socket, as a busy or stalled client does."""
+        self.websocket.transport.pause_reading()
+
+    def read_on(self) -> None:
+        """Read again."""
+        self.websocket.transport.resume_reading()
+
     def reset(self) -> None:
         """Vanish with a TCP reset, without a close frame."""
         self.websocket.transport.abort()

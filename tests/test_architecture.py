@@ -13,11 +13,22 @@ from pathlib import Path
 import pytest
 
 import wshub
+from wshub import exceptions
 
 SOURCE = Path(wshub.__file__).parent
 LAYERS = [
     {"_close_codes", "exceptions", "messages", "events", "_tasks"},
-    {"_names", "_eager", "_sink", "_outbox", "_inbox", "_link", "backends.base", "auth", "rejections"},
+    {
+        "_names",
+        "_eager",
+        "_sink",
+        "_outbox",
+        "_inbox",
+        "_link",
+        "backends.base",
+        "auth",
+        "rejections",
+    },
     {"connection", "rooms", "_registry", "backends.memory", "backends"},
     {"_relay", "_hub", "_lifecycle"},
     {"manager"},
@@ -94,8 +105,6 @@ def test_all_lists_what_is_public(name: str) -> None:
 
 def test_every_error_is_importable_from_the_top() -> None:
     """Whoever catches an error finds it beside the manager."""
-    from wshub import exceptions
-
     errors = {name for name in exceptions.__all__ if isinstance(getattr(exceptions, name), type)}
     assert errors <= set(wshub.__all__)
 

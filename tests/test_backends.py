@@ -78,10 +78,10 @@ async def test_a_backend_that_refuses_tells_the_sender_only(ws: str) -> None:
     managed = ManagedApp(echo, manager)
     async with serve(managed.app, ws=ws) as server, dial(f"{server.ws}/ws") as client:
         await until(lambda: managed.opened)
-        with pytest.raises(BackendUnavailable, match="not started; try again later"):
+        with pytest.raises(BackendUnavailable, match=r"not started; try again later"):
             await manager.broadcast("hi")
         async with manager.lifespan():
-            with pytest.raises(PayloadTooLarge, match="11 bytes is over .* limit of 10 bytes"):
+            with pytest.raises(PayloadTooLarge, match=r"11 bytes is over .* limit of 10 bytes"):
                 await manager.broadcast("x" * 11)
             assert manager.statistics().published == 0
             assert await client.ask("personal") == "personal"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, TypeAdapter
 from starlette.exceptions import WebSocketException
-from starlette.websockets import WebSocketDisconnect
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from tests.managed import ManagedApp, echo
 from tests.server import dial, serve, until
@@ -305,12 +305,13 @@ async def test_json_models_and_unions_are_validated(ws: str) -> None:
         assert await client.ask("text") == "text"
 
 
-@pytest.mark.parametrize("kind", ["iter_text", "iter_bytes", "iter_json"])
+@pytest.mark.parametrize("kind", ["iter_text", "iter_bytes", "iter_json", "iter_model"])
 async def test_iterators_end_when_the_peer_leaves(ws: str, kind: str) -> None:
     """However the messages are taken, the loop simply ends."""
 
     async def take(connection: Connection) -> None:
-        async for message in getattr(connection, kind)():
+        models = (int,) if kind == "iter_model" else ()
+        async for message in getattr(connection, kind)(*models):
             await connection.send(message)
 
     managed = ManagedApp(take)
@@ -418,8 +419,6 @@ async def test_state_subprotocol_and_headers_are_passed_on(ws: str) -> None:
     manager = ConnectionManager()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        from starlette.websockets import WebSocket
-
         websocket = WebSocket(scope, receive, send)
         async with manager.connection(
             websocket, state={"n": 1}, subprotocol="chat", headers=[(b"x-hub", b"yes")]

@@ -42,8 +42,7 @@ class FaultyServer:
         self.gate: asyncio.Future[None] | None = None
         self.yields = False
         scope = {"type": "websocket", "headers": [], "subprotocols": []}
-        # Plain functions: what an app gets behind middleware has no `__self__` to abort.
-        self.websocket = WebSocket(scope, lambda: self._receive(), lambda event: self._send(event))
+        self.websocket = WebSocket(scope, self._receive, self._send)
 
     async def _receive(self) -> Message:
         event = await self.events.get()
@@ -159,9 +158,11 @@ async def test_a_timeout_of_the_servers_own_hits_the_write_only() -> None:
         await manager.broadcast("one")
         await until(lambda: manager.statistics().connections == 1)
         await manager.broadcast("two")
-        assert manager.statistics().evicted["write_failed"] + manager.statistics().evicted[
-            "send_timeout"
-        ] == 1
+        assert (
+            manager.statistics().evicted["write_failed"]
+            + manager.statistics().evicted["send_timeout"]
+            == 1
+        )
         assert [event.get("text") for event in healthy.sent[1:]] == ["one", "two"]
 
 
@@ -187,7 +188,7 @@ async def test_a_send_that_is_no_coroutine_will_do() -> None:
         return futures[-1]
 
     await server.websocket.accept()
-    server.websocket._send = send  # type: ignore[assignment]
+    server.websocket._send = send
     async with manager.connection(server.websocket) as connection:
         await manager.broadcast("one")
         await manager.broadcast("two")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from fastapi import FastAPI
 
 from tests.managed import ManagedApp, echo, stall
 from tests.server import dial, serve, until
 from wshub import ConnectionManager, OutboxOptions
 from wshub.backends import MemoryBackend
-from wshub.messages import Envelope
+
+if TYPE_CHECKING:
+    from wshub.messages import Envelope
 
 
 class RecordingBackend(MemoryBackend):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
+import datetime as dt
 import uuid
 
 import pytest
@@ -17,7 +17,7 @@ class Point(BaseModel):
     """A model with a field that JSON has no type for."""
 
     x: int
-    when: datetime.date = datetime.date(2026, 1, 2)
+    when: dt.date = dt.date(2026, 1, 2)
 
 
 @dataclasses.dataclass

@@ -44,18 +44,21 @@ def app_with(answer: Literal["http", "close"]) -> FastAPI:
 
     @app.websocket("/before/{name}")
     async def reject(websocket: WebSocket, name: str) -> None:
-        raise REJECTIONS[name]()
+        error = REJECTIONS[name]()
+        raise error
 
     @app.websocket("/accepted/{name}")
     async def accept_and_reject(websocket: WebSocket, name: str) -> None:
         await websocket.accept()
         await websocket.receive_text()
-        raise REJECTIONS[name]()
+        error = REJECTIONS[name]()
+        raise error
 
     @app.websocket("/managed/{name}")
     async def manage_and_reject(websocket: WebSocket, name: str) -> None:
         async with manager.connection(websocket):
-            raise REJECTIONS[name]()
+            error = REJECTIONS[name]()
+            raise error
 
     @app.websocket("/number")
     async def take_number(websocket: WebSocket, n: int) -> None:

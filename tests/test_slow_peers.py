@@ -30,9 +30,18 @@ def managed_with(**options: object) -> ManagedApp:
 
 
 async def fill(connection: Connection) -> None:
-    """Send to a stalled peer until one message waits."""
+    """Send until a peer that does not read blocks."""
     async with asyncio.timeout(10):
         while not connection.outbox.messages:
+            await connection.send(BLOCK)
+            for _ in range(5):  # event loops write to the socket a turn later
+                await asyncio.sleep(0)
+
+
+async def send_for_ever(connection: Connection) -> None:
+    """Send until that raises."""
+    async with asyncio.timeout(10):
+        while True:
             await connection.send(BLOCK)
 
 
@@ -93,9 +102,7 @@ async def test_a_peer_that_blocks_too_long_is_cut_off(ws: str) -> None:
         await until(lambda: managed.opened)
         (stalled,) = managed.opened
         with pytest.raises(ConnectionClosed) as caught:
-            async with asyncio.timeout(10):
-                while True:
-                    await stalled.send(BLOCK)
+            await send_for_ever(stalled)
         assert (caught.value.code, caught.value.by) == (1013, "hub")
         assert manager.statistics().evicted["send_timeout"] == 1
         await until(lambda: managed.outcomes == [None])
@@ -108,15 +115,17 @@ async def test_overflow_can_drop_instead(ws: str, overflow: str) -> None:
     managed = managed_with(max_messages=3, overflow=overflow)
     async with (
         serve(managed.app, ws=ws) as server,
-        dial(f"{server.ws}/ws", max_queue=1, max_size=None, compression=None) as slow,
+        dial(f"{server.ws}/ws", max_size=None, compression=None) as slow,
     ):
         await until(lambda: managed.opened)
         (connection,) = managed.opened
+        slow.stop_reading()
         await fill(connection)
         blocked = managed.manager.statistics().sent + 1
         for number in range(10):
             await managed.manager.broadcast(str(number))
         assert managed.manager.statistics().dropped == {"overflow": 7, "closed": 0}
+        slow.read_on()
         for _ in range(blocked):
             assert await slow.receive() == BLOCK
         kept = [await slow.receive() for _ in range(3)]
@@ -145,16 +154,18 @@ async def test_waiting_senders_take_turns(ws: str) -> None:
     managed = managed_with(max_messages=1)
     async with (
         serve(managed.app, ws=ws) as server,
-        dial(f"{server.ws}/ws", max_queue=1, max_size=None, compression=None) as slow,
+        dial(f"{server.ws}/ws", max_size=None, compression=None) as slow,
     ):
         await until(lambda: managed.opened)
         (connection,) = managed.opened
+        slow.stop_reading()
         await fill(connection)
         blocked = managed.manager.statistics().sent + 1
         senders = [asyncio.create_task(connection.send(str(number))) for number in range(5)]
         await asyncio.sleep(0)
         assert [sender.done() for sender in senders] == [True, False, False, False, False]
         senders[2].cancel()
+        slow.read_on()
         for _ in range(blocked):
             assert await slow.receive() == BLOCK
         assert [await slow.receive() for _ in range(4)] == ["0", "1", "3", "4"]
@@ -183,10 +194,11 @@ async def test_closing_sends_what_is_queued_first(ws: str) -> None:
     managed = managed_with(max_messages=10, max_bytes=10**7)
     async with (
         serve(managed.app, ws=ws) as server,
-        dial(f"{server.ws}/ws", max_queue=1, max_size=None, compression=None) as slow,
+        dial(f"{server.ws}/ws", max_size=None, compression=None) as slow,
     ):
         await until(lambda: managed.opened)
         (connection,) = managed.opened
+        slow.stop_reading()
         await fill(connection)
         blocked = managed.manager.statistics().sent + 1
         for message in (BLOCK, BLOCK, "queued"):
@@ -194,6 +206,8 @@ async def test_closing_sends_what_is_queued_first(ws: str) -> None:
         closing = asyncio.create_task(connection.close(4000, "after all"))
         await until(lambda: connection.closed)
         await slow.send("meanwhile")
+        await until(lambda: managed.manager.statistics().received == 1)
+        slow.read_on()
         for _ in range(blocked + 2):
             assert await slow.receive() == BLOCK
         assert await slow.receive() == "queued"

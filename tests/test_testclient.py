@@ -26,16 +26,16 @@ async def chat(websocket: WebSocket, room: str) -> None:
 @pytest.mark.parametrize("attempt", [1, 2])
 def test_a_manager_can_be_tested_without_a_server(attempt: int) -> None:
     """A manager of a module serves one test after the other, each with a loop of its own."""
-    with TestClient(app) as client:
-        with (
-            client.websocket_connect("/rooms/tea") as first,
-            client.websocket_connect("/rooms/tea") as second,
-        ):
-            first.send_text(f"hello {attempt}")
-            assert first.receive_text() == f"hello {attempt}"
-            assert second.receive_text() == f"hello {attempt}"
-            second.send_text("bye")
-            with pytest.raises(WebSocketDisconnect) as closed:
-                second.receive_text()
-            assert (closed.value.code, closed.value.reason) == (4000, "so long")
+    with (
+        TestClient(app) as client,
+        client.websocket_connect("/rooms/tea") as first,
+        client.websocket_connect("/rooms/tea") as second,
+    ):
+        first.send_text(f"hello {attempt}")
+        assert first.receive_text() == f"hello {attempt}"
+        assert second.receive_text() == f"hello {attempt}"
+        second.send_text("bye")
+        with pytest.raises(WebSocketDisconnect) as closed:
+            second.receive_text()
+        assert (closed.value.code, closed.value.reason) == (4000, "so long")
     assert manager.active_connections == []

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 import uvloop
 
+from tests.server import until
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
@@ -47,8 +49,7 @@ def ws(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(autouse=True)
 async def nothing_left_behind() -> AsyncIterator[None]:
     """Fail a test that leaves a task running."""
-    before = asyncio.all_tasks()
+    before: set[object] = set(asyncio.all_tasks())
     yield
-    async with asyncio.timeout(5):
-        while asyncio.all_tasks() - before - {asyncio.current_task()}:
-            await asyncio.sleep(0.005)
+    before.add(asyncio.current_task())
+    await until(lambda: not asyncio.all_tasks() - before)

@@ -17,20 +17,20 @@ from wshub import exceptions
 
 SOURCE = Path(wshub.__file__).parent
 LAYERS = [
-    {"_close_codes", "exceptions", "messages", "events", "_tasks"},
+    {"_close_codes", "_counters", "_tasks", "events", "exceptions", "messages"},
     {
-        "_names",
         "_eager",
-        "_sink",
-        "_outbox",
         "_inbox",
         "_link",
-        "backends.base",
+        "_names",
+        "_outbox",
+        "_sink",
         "auth",
+        "backends.base",
         "rejections",
     },
-    {"connection", "rooms", "_registry", "backends.memory", "backends"},
-    {"_relay", "_hub", "_lifecycle"},
+    {"_registry", "backends", "backends.memory", "connection", "rooms"},
+    {"_hub", "_lifecycle", "_relay"},
     {"manager"},
 ]
 """Lowest first. A module imports from its own layer and from those before it."""
@@ -46,10 +46,13 @@ FILES = sorted(path for path in SOURCE.rglob("*.py") if "examples" not in path.p
 def layer_of(module: str) -> int:
     """Return the layer of `module`, or of the package it is in."""
     name = module.removeprefix("wshub.")
-    for number, names in enumerate(LAYERS):
-        if name in names or name.split(".")[0] in names:
-            return number
-    raise AssertionError(f"{module} is in no layer; put it into LAYERS and DESIGN's list")
+    layers = [
+        number
+        for number, names in enumerate(LAYERS)
+        if name in names or name.split(".")[0] in names
+    ]
+    assert layers, f"{module} is in no layer; put it into LAYERS"
+    return layers[0]
 
 
 def imports_of(tree: ast.AST) -> set[str]:

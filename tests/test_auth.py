@@ -68,8 +68,7 @@ async def test_without_either_the_handshake_is_refused(ws: str, query: str) -> N
     """WebSocketException(1008) before accept: a real server answers 403."""
     async with serve(app, ws=ws) as server:
         with pytest.raises(InvalidStatus) as refused:
-            async with dial(f"{server.ws}/annotated{query}"):
-                raise AssertionError("connected")  # pragma: no cover
+            await dial(f"{server.ws}/annotated{query}").__aenter__()
     assert refused.value.response.status_code == 403
 
 

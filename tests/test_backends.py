@@ -35,8 +35,8 @@ class QueueBackend:
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
+        assert self._task is not None
+        self._task.cancel()
 
     async def publish(self, envelope: Envelope) -> None:
         if self._task is None:

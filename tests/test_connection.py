@@ -280,21 +280,11 @@ async def test_json_models_and_unions_are_validated(ws: str) -> None:
     unions: TypeAdapter[Order | int] = TypeAdapter(Order | int)
 
     async def take(connection: Connection) -> None:
-        async for value in connection.iter_json():
-            await connection.send({"got": value})
-            break
-        async for order in connection.iter_model(Order):
-            await connection.send(order)
-            break
-        async for either in connection.iter_model(unions):
-            await connection.send([either])
-            break
-        async for data in connection.iter_bytes():
-            await connection.send(memoryview(data))
-            break
-        async for text in connection.iter_text():
-            await connection.send(text)
-            break
+        await connection.send({"got": await anext(connection.iter_json())})
+        await connection.send(await anext(connection.iter_model(Order)))
+        await connection.send([await anext(connection.iter_model(unions))])
+        await connection.send(memoryview(await anext(connection.iter_bytes())))
+        await connection.send(await anext(connection.iter_text()))
 
     managed = ManagedApp(take)
     async with serve(managed.app, ws=ws) as server, dial(f"{server.ws}/ws") as client:

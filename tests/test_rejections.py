@@ -62,7 +62,7 @@ def app_with(answer: Literal["http", "close"]) -> FastAPI:
 
     @app.websocket("/number")
     async def take_number(websocket: WebSocket, n: int) -> None:
-        raise AssertionError(n)  # pragma: no cover
+        """Never reached: `n` is no number."""
 
     return app
 
@@ -70,8 +70,7 @@ def app_with(answer: Literal["http", "close"]) -> FastAPI:
 async def refusal(url: str, **options: Any) -> tuple[int, dict[str, str], Any]:
     """Return status, headers and body of the HTTP answer to a refused handshake."""
     with pytest.raises(InvalidStatus) as refused:
-        async with dial(url, **options):
-            raise AssertionError("connected")  # pragma: no cover
+        await dial(url, **options).__aenter__()
     response = refused.value.response
     body = json.loads(response.body) if response.body else None
     return response.status_code, dict(response.headers), body
@@ -245,8 +244,7 @@ async def test_other_errors_are_passed_on(ws: str, caplog: pytest.LogCaptureFixt
 
     async with serve(app, ws=ws) as server:
         with pytest.raises(InvalidStatus) as refused:
-            async with dial(server.ws):
-                raise AssertionError("connected")  # pragma: no cover
+            await dial(server.ws).__aenter__()
     assert refused.value.response.status_code == 500
     assert "not mine" in caplog.text
 

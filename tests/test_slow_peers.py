@@ -20,8 +20,8 @@ BLOCK = "x" * 1_000_000
 
 async def hold(connection: Connection) -> None:
     """Receive until the end."""
-    async for _ in connection:
-        pass
+    while True:
+        await connection.receive()
 
 
 def managed_with(**options: object) -> ManagedApp:

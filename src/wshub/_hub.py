@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from wshub._counters import Counters
 from wshub._names import check_room_name
 from wshub._registry import Registry
 from wshub._relay import Relay
 from wshub._tasks import TaskOwner
-from wshub.connection import Connection, find_connection
-from wshub.events import Counters, Statistics
+from wshub.connection import Connection
+from wshub.events import Statistics
 from wshub.messages import Publication, encode
 
 if TYPE_CHECKING:
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from wshub.backends.base import Backend
     from wshub.messages import Audience
 
-__all__ = ("Hub",)
+__all__ = ("Hub", "find_connection")
+
+_SCOPE_KEY = "wshub.connection"
 
 
 class Hub:
@@ -39,6 +42,7 @@ class Hub:
     def register(self, connection: Connection) -> None:
         """Make `connection` part of every audience that it belongs to."""
         self.counters.opened += 1
+        connection.websocket.scope[_SCOPE_KEY] = connection
         self.registry.add(connection)
 
     def forget(self, connection: Connection) -> None:
@@ -89,6 +93,12 @@ class Hub:
             dropped=dict(counters.dropped),
             evicted=dict(counters.evicted),
         )
+
+
+def find_connection(websocket: WebSocket) -> Connection | None:
+    """Return the connection that a manager made of `websocket`, also when it is over."""
+    connection: Connection | None = websocket.scope.get(_SCOPE_KEY)
+    return connection
 
 
 def _ids(exclude: Iterable[Connection | WebSocket | str]) -> frozenset[str]:

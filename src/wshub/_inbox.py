@@ -7,7 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from wshub.events import Counters
+    from wshub._counters import Counters
 
 __all__ = ("Inbox",)
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, TypeVar
 from starlette.exceptions import WebSocketException
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
+from wshub._hub import find_connection
 from wshub._names import check_room_name, check_user_id
-from wshub.connection import Connection, find_connection
+from wshub.connection import Connection
 from wshub.exceptions import AlreadyConnected, CloseCode, ConnectionClosed, check_close_code
 
 if TYPE_CHECKING:

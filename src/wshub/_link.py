@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from starlette.types import Message as AsgiEvent
     from starlette.websockets import WebSocket
 
+    from wshub._counters import Counters
     from wshub._outbox import OutboxOptions
     from wshub._tasks import TaskOwner
-    from wshub.events import Counters, EvictionReason
+    from wshub.events import EvictionReason
     from wshub.exceptions import ClosedBy
 
 __all__ = ("Link", "LinkOptions")
@@ -112,7 +113,7 @@ class Link:
         self._spawned: set[asyncio.Task[Any]] = set()
         # The handler may go on using the WebSocket as the tutorial does. Taking the place of the
         # server's callables keeps that in order with broadcasts, lets the reader run beside
-        # `receive_text()`, and turns a second close into nothing instead of an error.
+        # `receive_text()`, and lets Starlette close what the hub has closed already.
         websocket._receive = self._receive_for_websocket
         websocket._send = self._send_for_websocket
 

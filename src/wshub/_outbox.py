@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from wshub._counters import Counters
     from wshub._sink import Sink
-    from wshub.events import Counters, EvictionReason
+    from wshub.events import EvictionReason
     from wshub.messages import Outgoing
 
 __all__ = ("Outbox", "OutboxOptions")

@@ -28,15 +28,13 @@ if TYPE_CHECKING:
 
     from wshub._outbox import Outbox
 
-__all__ = ("Connection", "ConnectionHub", "find_connection")
+__all__ = ("Connection",)
 
 T = TypeVar("T")
 StateT_co = TypeVar("StateT_co", covariant=True, default=object)
 
-_SCOPE_KEY = "wshub.connection"
 
-
-class ConnectionHub(LinkOptions, Protocol):
+class _Hub(LinkOptions, Protocol):
     """What a connection needs of the manager it belongs to."""
 
     async def join(self, connection: Connection, room: str) -> None:
@@ -87,7 +85,7 @@ class Connection(Generic[StateT_co]):
     )
 
     def __init__(
-        self, websocket: WebSocket, hub: ConnectionHub, *, user: str | None, state: StateT_co
+        self, websocket: WebSocket, hub: _Hub, *, user: str | None, state: StateT_co
     ) -> None:
         self.id = secrets.token_urlsafe(12)
         self.user = user
@@ -96,7 +94,6 @@ class Connection(Generic[StateT_co]):
         self._hub = hub
         self._link = Link(websocket, self.id, hub, partial(hub.forget, self))
         self.outbox: Outbox = self._link.outbox
-        websocket.scope[_SCOPE_KEY] = self
 
     def __repr__(self) -> str:
         closure = self._link.closure
@@ -290,9 +287,3 @@ def _describe(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     place = ".".join(str(part) for part in first["loc"])
     return f"{place}: {first['msg']}" if place else first["msg"]
-
-
-def find_connection(websocket: WebSocket) -> Connection | None:
-    """Return the connection that a manager made of `websocket`, also when it is over."""
-    connection: Connection | None = websocket.scope.get(_SCOPE_KEY)
-    return connection

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-__all__ = ("Counters", "DropReason", "EvictionReason", "Statistics")
+__all__ = ("DropReason", "EvictionReason", "Statistics")
 
 DropReason = Literal["overflow", "closed"]
 """Why a message for a peer was dropped: its outbox was full, or it left before its turn came."""
@@ -44,32 +44,3 @@ class Statistics(NamedTuple):
     sent: int
     dropped: dict[DropReason, int]
     evicted: dict[EvictionReason, int]
-
-
-class Counters:
-    """Plain integers that the hot path adds to. One set a manager, used by one event loop."""
-
-    __slots__ = (
-        "dropped",
-        "evicted",
-        "opened",
-        "published",
-        "queued",
-        "received",
-        "sent",
-        "unread",
-    )
-
-    def __init__(self) -> None:
-        self.opened = 0
-        self.received = 0
-        self.unread = 0
-        self.published = 0
-        self.queued = 0
-        self.sent = 0
-        self.dropped: dict[DropReason, int] = {"overflow": 0, "closed": 0}
-        self.evicted: dict[EvictionReason, int] = {
-            "overflow": 0,
-            "send_timeout": 0,
-            "write_failed": 0,
-        }

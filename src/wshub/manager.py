@@ -6,12 +6,11 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar, cast, overload
 
-from wshub._hub import Hub
+from wshub._hub import Hub, find_connection
 from wshub._lifecycle import close_connections, manage_connection, open_connection
 from wshub._names import check_room_name, check_user_id
 from wshub._outbox import OutboxOptions
 from wshub.backends.memory import MemoryBackend
-from wshub.connection import find_connection
 from wshub.exceptions import CloseCode, NotConnected, check_close_code, cut_reason
 from wshub.messages import Dismissal
 from wshub.rooms import Room
@@ -73,15 +72,14 @@ class ConnectionManager:
         rooms: Iterable[str] = (),
         subprotocol: str | None = None,
         headers: Iterable[tuple[bytes, bytes]] | None = None,
-        state: object = None,
-    ) -> Connection:
+    ) -> Connection[None]:
         """
         Accept `websocket`, register it and return its connection.
 
         The handler goes on with `websocket.receive_text()` and the like, and calls
         `disconnect()` when that raises `WebSocketDisconnect`. Prefer `connection()`: it also
         closes with the right code when the handler returns or fails. Takes the arguments of
-        `connection()` and raises the same errors.
+        `connection()` but `state`, and raises the same errors.
         """
         connection = await open_connection(
             self._hub,
@@ -90,7 +88,7 @@ class ConnectionManager:
             rooms=rooms,
             subprotocol=subprotocol,
             headers=headers,
-            state=state,
+            state=None,
         )
         # A handler that fails before it calls disconnect() must not leave a ghost behind.
         handler = cast("asyncio.Task[object]", asyncio.current_task())

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from wshub.connection import Connection
     from wshub.messages import Audience
 
-__all__ = ("Room", "RoomHub")
+__all__ = ("Room",)
 
 
-class RoomHub(Protocol):
+class _Hub(Protocol):
     """What a room needs of the manager it belongs to."""
 
     def members(self, room: str) -> list[Connection]:
@@ -45,7 +45,7 @@ class Room:
 
     __slots__ = ("_hub", "name")
 
-    def __init__(self, name: str, hub: RoomHub) -> None:
+    def __init__(self, name: str, hub: _Hub) -> None:
         self.name = name
         self._hub = hub
 

@@ -1,0 +1,39 @@
+"""What a manager counts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from wshub.events import DropReason, EvictionReason
+
+__all__ = ("Counters",)
+
+
+class Counters:
+    """Plain integers that the hot path adds to. One set a manager, used by one event loop."""
+
+    __slots__ = (
+        "dropped",
+        "evicted",
+        "opened",
+        "published",
+        "queued",
+        "received",
+        "sent",
+        "unread",
+    )
+
+    def __init__(self) -> None:
+        self.opened = 0
+        self.received = 0
+        self.unread = 0
+        self.published = 0
+        self.queued = 0
+        self.sent = 0
+        self.dropped: dict[DropReason, int] = {"overflow": 0, "closed": 0}
+        self.evicted: dict[EvictionReason, int] = {
+            "overflow": 0,
+            "send_timeout": 0,
+            "write_failed": 0,
+        }

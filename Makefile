@@ -55,9 +55,11 @@ lint: $(VENV)/.stamp-dev ## check the code and its format with ruff
 	@$(PY) -m ruff format --check .
 
 # --verifytypes takes the environment from the PATH alone.
-types: $(VENV)/.stamp-dev ## check the types with mypy --strict and pyright --verifytypes
+types: $(VENV)/.stamp-dev ## check the types with mypy --strict and pyright
 	@echo '==> mypy --strict'
 	@$(PY) -m mypy --strict
+	@echo '==> basedpyright'
+	@$(PY) -m basedpyright
 	@echo '==> basedpyright --verifytypes'
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m basedpyright --verifytypes wshub --ignoreexternal
 

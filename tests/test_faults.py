@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -192,10 +193,9 @@ async def test_a_send_that_is_no_coroutine_will_do() -> None:
     async with manager.connection(server.websocket) as connection:
         await manager.broadcast("one")
         await manager.broadcast("two")
+        closing = asyncio.create_task(connection.close())
         for number in range(3):
-            if number == 2:
-                closing = asyncio.create_task(connection.close())
-            await until(lambda number=number: len(futures) > number)  # type: ignore[misc]
+            await until(partial(futures.__getitem__, slice(number, None)))
             futures[number].set_result(None)
         await closing
     assert [event.get("text") for event in server.sent] == [None, "one", "two", None]

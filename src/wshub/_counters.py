@@ -25,12 +25,12 @@ class Counters:
     )
 
     def __init__(self) -> None:
-        self.opened = 0
-        self.received = 0
-        self.unread = 0
-        self.published = 0
-        self.queued = 0
-        self.sent = 0
+        self.opened: int = 0
+        self.received: int = 0
+        self.unread: int = 0
+        self.published: int = 0
+        self.queued: int = 0
+        self.sent: int = 0
         self.dropped: dict[DropReason, int] = {"overflow": 0, "closed": 0}
         self.evicted: dict[EvictionReason, int] = {
             "overflow": 0,

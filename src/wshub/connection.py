@@ -87,10 +87,10 @@ class Connection(Generic[StateT_co]):
     def __init__(
         self, websocket: WebSocket, hub: _Hub, *, user: str | None, state: StateT_co
     ) -> None:
-        self.id = secrets.token_urlsafe(12)
-        self.user = user
-        self.state = state
-        self.websocket = websocket
+        self.id: str = secrets.token_urlsafe(12)
+        self.user: str | None = user
+        self.state: StateT_co = state
+        self.websocket: WebSocket = websocket
         self._hub = hub
         self._link = Link(websocket, self.id, hub, partial(hub.forget, self))
         self.outbox: Outbox = self._link.outbox

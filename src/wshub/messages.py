@@ -33,10 +33,12 @@ class Outgoing:
     __slots__ = ("data", "event", "size")
 
     def __init__(self, data: str | bytes) -> None:
-        self.data: Final = data
+        self.data: Final[str | bytes] = data
+        self.size: int
+        self.event: AsgiEvent
         if isinstance(data, str):
             self.size = len(data) if data.isascii() else len(_to_utf8(data))
-            self.event: AsgiEvent = {"type": "websocket.send", "text": data}
+            self.event = {"type": "websocket.send", "text": data}
         else:
             self.size = len(data)
             self.event = {"type": "websocket.send", "bytes": data}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ("RejectionHandler",)
 
-logger = logging.getLogger("wshub")
+_logger = logging.getLogger("wshub")
 
 _STATUS: dict[int, HTTPStatus] = {
     CloseCode.UNSUPPORTED_DATA: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
@@ -75,7 +75,7 @@ class RejectionHandler:
             elif _is_open(websocket):
                 await websocket.close(rejection.code, rejection.reason)
         except Exception as problem:  # servers raise what they like for a dead peer
-            logger.info("the peer did not wait for its %s", rejection.code, exc_info=problem)
+            _logger.info("the peer did not wait for its %s", rejection.code, exc_info=problem)
 
     async def _refuse(self, websocket: WebSocket, rejection: Rejection) -> None:
         if self.answer == "close":

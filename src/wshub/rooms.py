@@ -46,7 +46,7 @@ class Room:
     __slots__ = ("_hub", "name")
 
     def __init__(self, name: str, hub: _Hub) -> None:
-        self.name = name
+        self.name: str = name
         self._hub = hub
 
     def __repr__(self) -> str:

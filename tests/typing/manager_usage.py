@@ -43,7 +43,7 @@ async def own_lifespan(app: FastAPI) -> None:
 
 async def the_tutorials_surface(websocket: WebSocket) -> None:
     connection = await manager.connect(websocket)
-    assert_type(connection, Connection[object])
+    assert_type(connection, Connection[None])
     assert_type(manager.disconnect(websocket), None)
     assert_type(await manager.send_personal_message("hello", websocket), None)
     assert_type(await manager.broadcast("hello"), None)

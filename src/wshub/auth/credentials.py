@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from fastapi import Depends, HTTPException
 from starlette.requests import HTTPConnection  # noqa: TC002  (FastAPI looks it up)
@@ -46,8 +46,8 @@ def build_cookie_or_token(
     return get_credential
 
 
-get_cookie_or_token = build_cookie_or_token()
+get_cookie_or_token: Callable[[HTTPConnection], Awaitable[str]] = build_cookie_or_token()
 """The tutorial's dependency: cookie `session`, else query `token`, else 1008."""
 
-CookieOrToken = Annotated[str, Depends(get_cookie_or_token)]
+CookieOrToken: TypeAlias = Annotated[str, Depends(get_cookie_or_token)]
 """What `get_cookie_or_token` returns, as the annotation of a parameter."""

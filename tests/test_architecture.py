@@ -27,11 +27,10 @@ LAYERS = [
         "_sink",
         "auth",
         "backends.base",
-        "rejections",
     },
     {"_registry", "backends", "backends.memory", "connection", "rooms"},
     {"_hub", "_lifecycle", "_relay"},
-    {"manager"},
+    {"manager", "rejections"},
 ]
 """Lowest first. A module imports from its own layer and from those before it."""
 

@@ -244,8 +244,8 @@ async def test_a_websocket_that_was_refused_before(ws: str) -> None:
     assert "closed or refused before" in str(errors[0])
 
 
-async def test_a_client_that_left_before_accept(ws: str) -> None:
-    """Row 15: it is a WebSocketDisconnect, never a bare OSError or a registered ghost."""
+async def test_a_client_that_left_before_accept(ws: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Row 15: it is a WebSocketDisconnect, never a bare OSError, a traceback or a ghost."""
     manager = ConnectionManager()
     app = FastAPI()
     outcome: list[str] = []
@@ -267,6 +267,8 @@ async def test_a_client_that_left_before_accept(ws: str) -> None:
         await until(lambda: outcome)
     assert outcome == ["1006"]
     assert manager.active_connections == []
+    assert manager.statistics().connections == 0
+    assert "ERROR" not in caplog.text
 
 
 async def test_a_websocket_whose_end_was_read_before(ws: str) -> None:
@@ -357,8 +359,9 @@ async def test_a_string_where_a_collection_is_due(ws: str) -> None:
         websocket = manager.active_connections[0]
         with pytest.raises(TypeError, match=r"rooms=\[name\]"):
             await manager.connect(websocket, rooms="tea")
-        with pytest.raises(TypeError, match=r"exclude=\[connection_id\]"):
-            await manager.broadcast("x", exclude="tea")
+        for single in ("tea", websocket, bystander.managed.opened[0]):
+            with pytest.raises(TypeError, match=r"exclude=\[connection\]"):
+                await manager.broadcast("x", exclude=single)  # type: ignore[arg-type]
         await bystander.noticed_nothing()
 
 

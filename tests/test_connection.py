@@ -134,6 +134,56 @@ async def test_a_cancelled_handler_closes_with_1001(ws: str) -> None:
     assert isinstance(managed.outcomes[0], asyncio.CancelledError)
 
 
+async def test_a_task_group_in_the_block_may_end_with_the_disconnect(
+    ws: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An exception group of nothing but the disconnect is no error either."""
+
+    async def read_in_group(connection: Connection) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(connection.receive())
+
+    managed = ManagedApp(read_in_group)
+    async with serve(managed.app, ws=ws) as server:
+        async with dial(f"{server.ws}/ws"):
+            await until(lambda: managed.opened)
+        await until(lambda: managed.outcomes)
+    assert managed.outcomes == [None]
+    assert "ERROR" not in caplog.text
+
+
+async def test_a_task_group_may_refuse_the_peer(ws: str) -> None:
+    """A WebSocketException inside an exception group closes with its code."""
+
+    async def refuse() -> None:
+        raise policy_violation("from a task")
+
+    async def refuse_in_group(connection: Connection) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(refuse())
+
+    managed = ManagedApp(refuse_in_group)
+    async with serve(managed.app, ws=ws) as server, dial(f"{server.ws}/ws") as client:
+        assert await client.closed() == (1008, "from a task")
+
+
+async def test_messages_are_never_overtaken(ws: str) -> None:
+    """Promise 4: a hundred sends at once, and a broadcast after a send, arrive in that order."""
+
+    async def send_much(connection: Connection) -> None:
+        await asyncio.gather(*(connection.send(str(number)) for number in range(100)))
+        for _ in range(100):
+            sending = asyncio.create_task(connection.send("send"))
+            await asyncio.sleep(0)
+            await managed.manager.broadcast("broadcast")
+            await sending
+
+    managed = ManagedApp(send_much)
+    async with serve(managed.app, ws=ws) as server, dial(f"{server.ws}/ws") as client:
+        assert [await client.receive() for _ in range(100)] == [str(n) for n in range(100)]
+        assert [await client.receive() for _ in range(200)] == ["send", "broadcast"] * 100
+
+
 async def test_every_method_says_that_it_is_over(ws: str) -> None:
     """After the peer left, each method raises ConnectionClosed with the same facts."""
     release = asyncio.Event()
@@ -352,6 +402,37 @@ async def test_a_spawned_task_that_fails_closes_with_1011(
         assert await client.closed() == (1011, "internal error")
         await until(lambda: managed.outcomes == [None])
     assert "in the background" in caplog.text
+
+
+async def test_another_connections_end_fails_a_spawned_task(
+    ws: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """ConnectionClosed of some other connection is an error like any other."""
+
+    async def send_to_someone_who_left() -> None:
+        raise ConnectionClosed(1000, "", "peer")
+
+    async def handle(connection: Connection) -> None:
+        connection.spawn(send_to_someone_who_left())
+        await echo(connection)
+
+    managed = ManagedApp(handle)
+    async with serve(managed.app, ws=ws) as server, dial(f"{server.ws}/ws") as client:
+        assert await client.closed() == (1011, "internal error")
+    assert "failed" in caplog.text
+
+
+async def test_a_spawned_task_may_close_the_connection(ws: str) -> None:
+    """Also in its first step, which an eager event loop takes inside `spawn()`."""
+
+    async def handle(connection: Connection) -> None:
+        connection.spawn(connection.close(4000, "from a task"))
+        await echo(connection)
+
+    managed = ManagedApp(handle)
+    async with serve(managed.app, ws=ws) as server, dial(f"{server.ws}/ws") as client:
+        assert await client.closed() == (4000, "from a task")
+        await until(lambda: managed.outcomes == [None])
 
 
 async def test_a_spawned_task_may_end_with_the_disconnect(

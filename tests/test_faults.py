@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING
 
+import anyio
 import pytest
+from starlette.exceptions import WebSocketException
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from tests.server import until
@@ -36,7 +39,7 @@ class FaultyServer:
         self.events: asyncio.Queue[Message | Exception] = asyncio.Queue()
         self.events.put_nowait({"type": "websocket.connect"})
         self.sent: list[Message] = []
-        self.fault: Exception | None = None
+        self.fault: BaseException | None = None
         self.blocked: asyncio.Event | None = None
         self.send_timeout: float | None = None
         self.on_cancel: BaseException = asyncio.CancelledError()
@@ -165,6 +168,85 @@ async def test_a_timeout_of_the_servers_own_hits_the_write_only() -> None:
             == 1
         )
         assert [event.get("text") for event in healthy.sent[1:]] == ["one", "two"]
+
+
+async def test_middleware_around_send_keeps_its_context() -> None:
+    """Context variables, anyio scopes and the current task stay the same through a blocked send."""
+    manager, server = ConnectionManager(), FaultyServer()
+    variable: ContextVar[str] = ContextVar("variable", default="unset")
+    plain_send, seen = server.websocket._send, []
+
+    async def send(event: Message) -> None:
+        token = variable.set("set")
+        task = asyncio.current_task()
+        assert task is not None
+        task.get_name()
+        with anyio.fail_after(5):
+            await plain_send(event)
+        seen.append(asyncio.current_task() is task)
+        variable.reset(token)
+
+    server.websocket._send = send
+    async with manager.connection(server.websocket):
+        server.blocked = asyncio.Event()
+        await manager.broadcast("one")
+        assert variable.get() == "unset"
+        server.blocked.set()
+        await until(lambda: manager.statistics().sent == 1)
+        assert manager.statistics().connections == 1
+    assert seen == [True, True, True]
+
+
+async def test_a_send_that_is_cancelled_at_once_is_a_failed_write() -> None:
+    """A server's own CancelledError in a send must not cancel whoever broadcasts."""
+    manager, server = ConnectionManager(), FaultyServer()
+    async with manager.connection(server.websocket):
+        server.fault = asyncio.CancelledError()
+        await manager.broadcast("into the void")
+        assert manager.statistics().evicted["write_failed"] == 1
+        assert manager.statistics().queued == 0
+    manager, server = ConnectionManager(), FaultyServer()
+    async with manager.connection(server.websocket) as connection:
+        server.fault = asyncio.CancelledError()
+        await connection.close()
+
+
+async def test_the_end_survives_a_second_cancellation() -> None:
+    """A handler that is cancelled while it closes leaves no reader behind."""
+    manager, server = ConnectionManager(), FaultyServer()
+
+    async def handle() -> None:
+        async with manager.connection(server.websocket) as connection:
+            server.blocked = asyncio.Event()
+            await connection.receive()
+
+    task = asyncio.create_task(handle())
+    await until(lambda: server.blocked)
+    for _ in range(2):
+        task.cancel()
+        await asyncio.sleep(0)
+    await asyncio.wait({task})
+    assert manager.active_connections == []
+    assert server.blocked is not None
+    server.blocked.set()
+
+
+async def test_a_close_event_needs_neither_code_nor_reason() -> None:
+    """ASGI makes both optional, also for who sends raw events."""
+    manager, server = ConnectionManager(), FaultyServer()
+    async with manager.connection(server.websocket) as connection:
+        await server.websocket.send({"type": "websocket.close"})
+        assert connection.closed is not None
+        assert connection.closed.code == 1000
+
+
+async def test_a_reason_that_is_no_string_is_made_one() -> None:
+    """An app's own WebSocketException may carry anything; the peer still gets its code."""
+    manager, server = ConnectionManager(), FaultyServer()
+    with pytest.raises(WebSocketException):
+        async with manager.connection(server.websocket):
+            raise WebSocketException(1008, {"detail": "no"})  # type: ignore[arg-type]
+    assert server.sent[-1]["code"] == 1008
 
 
 async def test_a_send_that_only_yields_is_finished() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
+import pytest
 from fastapi import FastAPI
+from websockets.exceptions import InvalidStatus
 
 from tests.managed import ManagedApp, echo, stall
 from tests.server import dial, serve, until
@@ -52,6 +55,34 @@ async def test_a_stalled_peer_does_not_hold_up_the_end(ws: str) -> None:
             while not managed.opened[0].outbox.messages:
                 await managed.opened[0].send("x" * 1_000_000)
         await until(lambda: not server.uvicorn.server_state.connections)
+
+
+async def test_with_patience_for_slow_peers_the_end_is_bounded_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A `send_timeout` longer than the shutdown leaves no socket behind."""
+    monkeypatch.setattr("wshub._lifecycle.SHUTDOWN_TIMEOUT", 0.2)
+    managed = ManagedApp(echo)
+    async with serve(managed.app) as server, stall(f"{server.ws}/ws"):
+        await until(lambda: managed.opened)
+        async with managed.manager.lifespan():
+            while not managed.opened[0].outbox.messages:
+                await managed.opened[0].send("x" * 1_000_000)
+                await asyncio.sleep(0)
+        await until(lambda: not server.uvicorn.server_state.connections)
+    assert managed.manager.statistics().queued == 0
+
+
+async def test_nobody_is_accepted_after_the_end(ws: str) -> None:
+    """A client that comes while the app stops is refused, and may come again after a restart."""
+    managed = ManagedApp(echo)
+    async with serve(managed.app, ws=ws) as server:
+        async with managed.manager.lifespan():
+            pass
+        with pytest.raises(InvalidStatus):
+            await dial(f"{server.ws}/ws").__aenter__()
+        async with managed.manager.lifespan(), dial(f"{server.ws}/ws") as client:
+            assert await client.ask("again") == "again"
 
 
 async def test_the_lifespan_starts_and_stops_the_backend() -> None:

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 from fastapi import FastAPI, WebSocket, WebSocketException
 from fastapi.exceptions import WebSocketRequestValidationError
+from starlette.applications import Starlette
+from starlette.endpoints import WebSocketEndpoint
 from starlette.exceptions import WebSocketException as StarletteWebSocketException
+from starlette.routing import WebSocketRoute
 from websockets.exceptions import InvalidStatus
 
 from tests.server import dial, serve, until, vanish_during_handshake
@@ -28,8 +31,8 @@ REJECTIONS: dict[str, Callable[[], Exception]] = {
     "plain": lambda: StarletteWebSocketException(1008, "plain Starlette"),
     "silent": lambda: WebSocketException(4001),
     "impossible": lambda: WebSocketException(1006, "secret"),
-    "busy": lambda: exceptions.try_again_later("full house", retry_after=1.2),
-    "often": lambda: exceptions.too_many_requests(retry_after=30),
+    "busy": lambda: exceptions.try_again_later("full house"),
+    "often": lambda: exceptions.too_many_requests(retry_after=1.2),
     "name": lambda: exceptions.InvalidRoomName("it is empty"),
 }
 
@@ -98,7 +101,7 @@ async def test_a_rejection_before_accept_is_a_real_http_answer(
         answer, headers, content = await refusal(f"{server.ws}/before/{name}")
     assert (answer, content) == (status, body)
     assert headers["content-type"] == "application/json"
-    assert headers.get("retry-after") == {"busy": "2", "often": "30"}.get(name)
+    assert headers.get("retry-after") == {"busy": "5", "often": "2"}.get(name)
     assert headers.get("www-authenticate") == {"unauthorized": "Bearer"}.get(name)
 
 
@@ -217,6 +220,53 @@ async def test_a_peer_that_left_during_its_handshake_is_no_error(
         release.set()
         await until(rejected.is_set)
     assert "ERROR" not in caplog.text
+
+
+@pytest.mark.parametrize("answer", ["http", "close"])
+@pytest.mark.parametrize("managed", [True, False])
+async def test_class_endpoints_are_closed_too(
+    ws: str, answer: Literal["http", "close"], *, managed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Starlette's endpoint classes make a WebSocket of their own; the handler sees another one."""
+    manager = ConnectionManager()
+
+    class Endpoint(WebSocketEndpoint):
+        encoding = "text"
+
+        async def on_connect(self, websocket: WebSocket) -> None:
+            if managed:
+                await manager.connect(websocket)
+            else:
+                await websocket.accept()
+
+        async def on_receive(self, _: WebSocket, data: str) -> None:
+            raise exceptions.forbidden(data)
+
+    handler = RejectionHandler(answer)
+    app = Starlette(
+        routes=[WebSocketRoute("/", Endpoint)],
+        exception_handlers={StarletteWebSocketException: handler},
+    )
+    async with serve(app, ws=ws) as server, dial(server.ws) as client:
+        await client.send("no")
+        assert await client.closed() == (3003, "no")
+    assert "ERROR" not in caplog.text
+    assert manager.active_connections == []
+
+
+async def test_an_unknown_status_is_answered_too(ws: str) -> None:
+    """A status that HTTP has no phrase for still gets its JSON body."""
+    app = FastAPI()
+    app.add_exception_handler(StarletteWebSocketException, RejectionHandler())
+
+    @app.websocket("/")
+    async def reject(websocket: WebSocket) -> None:
+        raise exceptions.Rejection(4001, status=420)
+
+    if ws != "websockets":  # which knows only the codes of the standard library
+        async with serve(app, ws=ws) as server:
+            status, _, body = await refusal(server.ws)
+        assert (status, body) == (420, {"code": 4001, "detail": "rejected"})
 
 
 @pytest.mark.parametrize("registered", [StarletteWebSocketException, WebSocketException])

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+from fastapi import FastAPI, WebSocket
 
 from tests.managed import ManagedApp, echo, stall
 from tests.server import dial, serve, until
@@ -67,6 +68,90 @@ async def test_a_stalled_peer_does_not_delay_a_broadcast(ws: str) -> None:
         stalled.abort()
         figures = manager.statistics()
         assert (figures.sent + figures.dropped["closed"], figures.queued) == (40, 0)
+
+
+@pytest.mark.parametrize(("count", "size"), [(3000, 64), (2000, 4000), (100, 100_000)])
+async def test_a_burst_of_broadcasts_evicts_nobody_who_reads(
+    ws: str, count: int, size: int
+) -> None:
+    """Promise 2: sockets get their turn while somebody broadcasts as fast as the loop allows."""
+    managed = ManagedApp(hold)
+    async with serve(managed.app, ws=ws) as server, dial(f"{server.ws}/ws") as client:
+        await until(lambda: managed.opened)
+        for _ in range(count):
+            await managed.manager.broadcast("x" * size)
+        for _ in range(count):
+            assert len(await client.receive()) == size
+    assert sum(managed.manager.statistics().evicted.values()) == 0
+
+
+async def test_a_personal_message_is_written_when_the_handler_returns(ws: str) -> None:
+    """The tutorial's surface: what was sent before the handler returned is not lost."""
+    manager = ConnectionManager()
+    app = FastAPI()
+
+    @app.websocket("/")
+    async def send_and_return(websocket: WebSocket) -> None:
+        await manager.connect(websocket)
+        await websocket.receive_text()
+        for _ in range(10):
+            await manager.send_personal_message(BLOCK, websocket)
+        await websocket.send_text("last")
+
+    async with (
+        serve(app, ws=ws) as server,
+        dial(server.ws, max_size=None, compression=None) as slow,
+    ):
+        await slow.send("go")
+        slow.stop_reading()
+        await until(lambda: manager.statistics().queued)
+        slow.read_on()
+        for _ in range(10):
+            assert await slow.receive() == BLOCK
+        assert await slow.receive() == "last"
+
+
+# The deprecated implementation sees neither before it gives up by itself, after 20 seconds.
+@pytest.mark.parametrize("ws", ["websockets-sansio", "wsproto"])
+async def test_a_stalled_peer_does_not_hold_up_the_server(ws: str) -> None:
+    """Need 9: uvicorn stops though a client reads nothing, with no limit set on its patience."""
+    managed = managed_with()
+    async with asyncio.timeout(8):
+        async with (
+            serve(managed.app, ws=ws, timeout_graceful_shutdown=None) as server,
+            stall(f"{server.ws}/ws"),
+        ):
+            await until(lambda: managed.opened)
+            await fill(managed.opened[0])
+            server.uvicorn.should_exit = True
+            await until(lambda: not server.uvicorn.server_state.connections)
+
+
+# The deprecated implementation sees neither before it gives up by itself, after 20 seconds.
+@pytest.mark.parametrize("ws", ["websockets-sansio", "wsproto"])
+async def test_a_close_frame_that_only_reached_the_transport_is_not_waited_for(ws: str) -> None:
+    """Bytes below the server's high-water mark keep no socket open for ever."""
+    managed = managed_with(send_timeout=0.3)
+    async with serve(managed.app, ws=ws) as server, stall(f"{server.ws}/ws"):
+        await until(lambda: managed.opened)
+        (stalled,) = managed.opened
+        transport = next(iter(server.uvicorn.server_state.connections)).transport
+        while not transport.get_write_buffer_size():
+            await stalled.send("x" * 5000)
+            await asyncio.sleep(0)
+        await stalled.close()
+        await until(lambda: not server.uvicorn.server_state.connections)
+
+
+async def test_a_sender_waits_no_longer_than_send_timeout(ws: str) -> None:
+    """A peer that drips keeps its socket, but not a sender, waiting."""
+    managed = managed_with(send_timeout=0.2, max_messages=1)
+    async with serve(managed.app, ws=ws) as server, stall(f"{server.ws}/ws"):
+        await until(lambda: managed.opened)
+        (stalled,) = managed.opened
+        await fill(stalled)
+        with pytest.raises(ConnectionClosed):
+            await asyncio.gather(*(stalled.send("waits") for _ in range(5)))
 
 
 async def test_a_full_outbox_disconnects_by_default(ws: str) -> None:

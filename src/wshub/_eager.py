@@ -41,28 +41,39 @@ if sys.version_info >= (3, 12):  # pragma: no cover
 
 else:  # pragma: no cover
     from asyncio.tasks import _enter_task, _leave_task
-    from types import coroutine
+    from contextvars import copy_context
 
     class _StandIn:
         """
-        The current task while there is none yet.
+        The current task of a coroutine that began before it had one.
 
-        `asyncio.timeout()` keeps it, and must not cancel the caller when it expires later.
+        Who asks for it in the first step, as `asyncio.timeout()` does, finds it in the later
+        ones too, and what is done to it reaches the task that goes on with the coroutine.
         """
 
-        __slots__ = ("__weakref__", "task")
+        def __init__(self, caller: Any) -> None:
+            self._caller = caller
+            self._task: asyncio.Task[None] | None = None
 
-        def __init__(self) -> None:
-            self.task: asyncio.Task[None] | None = None
-
-        def cancel(self, msg: object = None) -> bool:
-            return self.task is not None and self.task.cancel(msg)
+        def __getattr__(self, name: str) -> Any:
+            # Before there is a task, the caller's answers for it: it is the one that runs.
+            return getattr(self._task or self._caller, name)
 
         def cancelling(self) -> int:
-            return 0 if self.task is None else self.task.cancelling()
+            return 0 if self._task is None else self._task.cancelling()
 
-        def uncancel(self) -> int:
-            return 0 if self.task is None else self.task.uncancel()
+    def _step(loop: asyncio.AbstractEventLoop, stand_in: Any, advance: Any, *args: Any) -> Any:
+        """Take one step of a coroutine with `stand_in` as the current task."""
+        current: Any = asyncio.current_task(loop)
+        if current is not None:
+            _leave_task(loop, current)
+        _enter_task(loop, stand_in)
+        try:
+            return advance(*args)
+        finally:
+            _leave_task(loop, stand_in)
+            if current is not None:
+                _enter_task(loop, current)
 
     def start_eagerly(awaitable: Awaitable[None]) -> asyncio.Task[None] | None:
         """
@@ -77,40 +88,47 @@ else:  # pragma: no cover
         """
         steps = awaitable.__await__()
         loop = asyncio.get_running_loop()
-        caller: Any = asyncio.current_task(loop)
-        stand_in: Any = _StandIn()
-        if caller is not None:
-            _leave_task(loop, caller)
-        _enter_task(loop, stand_in)
+        context = copy_context()
+        stand_in: Any = _StandIn(asyncio.current_task(loop))
         try:
-            awaited = next(steps)
+            awaited = context.run(_step, loop, stand_in, next, steps)
         except StopIteration:
             return None
-        finally:
-            _leave_task(loop, stand_in)
-            if caller is not None:
-                _enter_task(loop, caller)
         if awaited is not None:
             # A task takes this mark off the future that it is handed; others may await it too.
             awaited._asyncio_future_blocking = False
-        stand_in.task = loop.create_task(_await(_go_on(steps, awaited)))
-        task: asyncio.Task[None] = stand_in.task
+        going_on = _await(_Rest(steps, awaited, loop, stand_in))
+        task: asyncio.Task[None] = loop.create_task(going_on, context=context)
+        stand_in._task, stand_in._caller = task, None
         return task
 
-    @coroutine
-    def _go_on(
-        steps: Generator[Any, Any, None],
-        awaited: Any,  # noqa: ANN401  (whatever the event loop understands)
-    ) -> Generator[Any, Any, None]:
-        if awaited is not None:
-            awaited._asyncio_future_blocking = True
-        while True:
-            try:
+    class _Rest:
+        """What is left of a started coroutine."""
+
+        def __init__(
+            self,
+            steps: Generator[Any, Any, None],
+            awaited: Any,
+            loop: asyncio.AbstractEventLoop,
+            stand_in: Any,
+        ) -> None:
+            self._steps = steps
+            self._awaited = awaited
+            self._loop = loop
+            self._stand_in = stand_in
+
+        def __await__(self) -> Generator[Any, Any, None]:
+            awaited = self._awaited
+            if awaited is not None:
+                awaited._asyncio_future_blocking = True
+            while True:
                 try:
                     value = yield awaited
                 except BaseException as error:  # cancellation too is for the server to see
-                    awaited = steps.throw(error)
+                    step: Any = (self._steps.throw, error)
                 else:
-                    awaited = steps.send(value)
-            except StopIteration:
-                return
+                    step = (self._steps.send, value)
+                try:
+                    awaited = _step(self._loop, self._stand_in, *step)
+                except StopIteration:
+                    return

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from starlette.requests import HTTPConnection
+
 from wshub._counters import Counters
 from wshub._names import check_room_name
 from wshub._registry import Registry
@@ -11,6 +13,7 @@ from wshub._relay import Relay
 from wshub._tasks import TaskOwner
 from wshub.connection import Connection
 from wshub.events import Statistics
+from wshub.exceptions import HubError
 from wshub.messages import Publication, encode
 
 if TYPE_CHECKING:
@@ -37,6 +40,7 @@ class Hub:
         self.counters = Counters()
         self.tasks = TaskOwner()
         self.registry = Registry()
+        self.stopping = False
         self.backend.attach(Relay(self.registry).deliver)
 
     def register(self, connection: Connection) -> None:
@@ -74,8 +78,12 @@ class Hub:
     ) -> None:
         """Encode `message` once and hand it to the backend."""
         publication = Publication(audience, name, encode(message), _ids(exclude))
-        await self.backend.publish(publication)
         self.counters.published += 1
+        try:
+            await self.backend.publish(publication)
+        except HubError:
+            self.counters.published -= 1
+            raise
 
     def statistics(self) -> Statistics:
         """Return the figures of this moment."""
@@ -102,13 +110,13 @@ def find_connection(websocket: WebSocket) -> Connection | None:
 
 
 def _ids(exclude: Iterable[Connection | WebSocket | str]) -> frozenset[str]:
-    if isinstance(exclude, str):
-        message = "exclude is a collection; pass exclude=[connection_id]"
-        raise TypeError(message)
-    return frozenset(filter(None, map(_id, exclude)))
+    # A WebSocket can be iterated over too, and would name the keys of its scope.
+    if isinstance(exclude, str | HTTPConnection | Connection):
+        raise TypeError("exclude is a collection; pass exclude=[connection]")
+    return frozenset(filter(None, map(_id_of, exclude)))
 
 
-def _id(excluded: Connection | WebSocket | str) -> str | None:
+def _id_of(excluded: Connection | WebSocket | str) -> str | None:
     """Return the id to exclude; None for a WebSocket that was never registered."""
     if isinstance(excluded, str):
         return excluded

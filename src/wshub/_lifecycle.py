@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from starlette.exceptions import WebSocketException
 from starlette.websockets import WebSocketDisconnect, WebSocketState
@@ -13,7 +13,13 @@ from starlette.websockets import WebSocketDisconnect, WebSocketState
 from wshub._hub import find_connection
 from wshub._names import check_room_name, check_user_id
 from wshub.connection import Connection
-from wshub.exceptions import AlreadyConnected, CloseCode, ConnectionClosed, check_close_code
+from wshub.exceptions import (
+    AlreadyConnected,
+    CloseCode,
+    ConnectionClosed,
+    Rejection,
+    check_close_code,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable
@@ -48,10 +54,15 @@ async def open_connection(
     names = [check_room_name(room) for room in rooms]
     if user is not None:
         check_user_id(user)
-    await _accept(websocket, subprotocol, headers)
+    if hub.stopping:
+        raise Rejection(CloseCode.SERVICE_RESTART, "shutting down")
+    accepted = await _accept(websocket, subprotocol, headers)
     connection = Connection(websocket, hub, user=user, state=state)
     hub.register(connection)
     connection._link.start_reading()
+    if not accepted:
+        connection._link.lose()
+        return connection
     for name in names:
         await connection.join(name)
     return connection
@@ -82,9 +93,12 @@ async def manage_connection(
     try:
         yield connection
     except BaseException as error:
-        if isinstance(error, WebSocketDisconnect) and connection.closed is not None:
+        errors = _leaves(error)
+        if connection.closed is not None and all(
+            isinstance(leaf, WebSocketDisconnect) for leaf in errors
+        ):
             return
-        code, reason = _closing_of(error)
+        code, reason = _closing_of(errors)
         if code == CloseCode.INTERNAL_ERROR:
             logger.error("the handler of %r failed: %r; closing with 1011", connection, error)
         raise
@@ -94,6 +108,7 @@ async def manage_connection(
 
 async def close_connections(hub: Hub) -> None:
     """Close every connection with 1012, then end every task; both within a deadline."""
+    hub.stopping = True
     closings = [
         hub.tasks.start(
             connection.close(CloseCode.SERVICE_RESTART, "shutting down"), name="wshub shutdown"
@@ -109,7 +124,8 @@ async def _accept(
     websocket: WebSocket,
     subprotocol: str | None,
     headers: Iterable[tuple[bytes, bytes]] | None,
-) -> None:
+) -> bool:
+    """Accept `websocket`; return False if its peer left meanwhile."""
     if find_connection(websocket) is not None:
         raise AlreadyConnected("this WebSocket is registered already; connect it once")
     if websocket.client_state is WebSocketState.DISCONNECTED:
@@ -122,20 +138,31 @@ async def _accept(
                 "this WebSocket was accepted before, too early for subprotocol= and headers=; "
                 "leave `await websocket.accept()` to the manager"
             )
-        return
+        return True
     try:
         await websocket.accept(subprotocol=subprotocol, headers=headers)
     except (OSError, RuntimeError) as error:  # what servers raise for a peer that has gone
-        raise ConnectionClosed(CloseCode.ABNORMAL_CLOSURE, "", "peer") from error
+        logger.info("a peer left before it was accepted", exc_info=error)
+        return False
+    return True
 
 
-def _closing_of(error: BaseException) -> tuple[int, str]:
-    """Return the code and reason with which an error in the handler closes its connection."""
-    if isinstance(error, WebSocketException):
-        try:
-            return check_close_code(error.code), error.reason
-        except ValueError:
-            pass
-    elif not isinstance(error, Exception):
-        return CloseCode.GOING_AWAY, ""
-    return CloseCode.INTERNAL_ERROR, "internal error"
+def _closing_of(errors: list[BaseException]) -> tuple[int, str]:
+    """Return the code and reason with which errors in the handler close its connection."""
+    for error in errors:
+        if isinstance(error, WebSocketException):
+            try:
+                return check_close_code(error.code), str(error.reason)
+            except ValueError:
+                break
+    if any(isinstance(error, Exception) for error in errors):
+        return CloseCode.INTERNAL_ERROR, "internal error"
+    return CloseCode.GOING_AWAY, ""
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    """Return the errors of a task group's exception group, or the error itself."""
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    group = cast("BaseExceptionGroup[BaseException]", error)
+    return [leaf for member in group.exceptions for leaf in _leaves(member)]

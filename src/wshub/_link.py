@@ -129,12 +129,18 @@ class Link:
     async def send(self, outgoing: Outgoing) -> None:
         """Queue or write `outgoing`, waiting for room. Raises `ConnectionClosed`."""
         self.check_open()
+        await self.outbox.put_when_room(outgoing)
         self._sends += 1
         if self._sends % SENDS_PER_TURN == 0:
             # A write that does not block does not suspend: a handler that only sends would
             # starve everyone else.
             await asyncio.sleep(0)
-        await self.outbox.put_when_room(outgoing)
+        self.check_open()
+
+    async def send_and_flush(self, outgoing: Outgoing) -> None:
+        """Send, and wait until it is written: the handler may return, and the server close."""
+        await self.send(outgoing)
+        await self.outbox.drained()
         self.check_open()
 
     async def receive(self) -> str | bytes:
@@ -169,6 +175,12 @@ class Link:
         self._end_now("aborted")
         self._sink.abort()
 
+    def lose(self) -> None:
+        """End it as the peer's doing, without a word from the peer."""
+        if self.closure is None:
+            self._end(CloseCode.ABNORMAL_CLOSURE, "", "peer")
+            self.outbox.discard()
+
     def release(self) -> None:
         """Stop reading: the handler has returned and nobody will receive any more."""
         self._end_now("the handler returned")
@@ -178,8 +190,10 @@ class Link:
     async def finish(self, code: int, reason: str) -> None:
         """Close, release, and wait until the reader and what was spawned have ended."""
         with anyio.CancelScope(shield=True):
-            await self.close(code, reason)
-            self.release()
+            try:
+                await self.close(code, reason)
+            finally:
+                self.release()
             tasks = {self._reader, *self._spawned}
             _, running = await asyncio.wait(tasks, timeout=EVICTION_GRACE)
             for task in running:
@@ -193,6 +207,8 @@ class Link:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._spawned.add(task)
         task.add_done_callback(self._settle)
+        if self.closure is not None:  # it started eagerly, and ended the link itself
+            task.cancel()
         return task
 
     def _end(self, code: int, reason: str, by: ClosedBy) -> Closure:
@@ -219,8 +235,7 @@ class Link:
         self._options.counters.evicted[cause] += 1
         logger.info("evicting connection %s: %s", self.name, cause, exc_info=error)
         if cause == "write_failed":
-            self._end(CloseCode.ABNORMAL_CLOSURE, "", "peer")
-            self.outbox.discard()
+            self.lose()
         else:
             code, reason = CloseCode.TRY_AGAIN_LATER, "reading too slowly"
             self._end(code, reason, "hub")
@@ -233,10 +248,11 @@ class Link:
         if not self.outbox.messages:
             try:
                 rest = self._sink.close(code, reason)
-            except Exception as error:  # servers raise what they like for a dead peer
+            except (Exception, asyncio.CancelledError) as error:  # the server's, not the caller's
                 logger.debug("%s left before its close frame", self.name, exc_info=error)
                 return
             if rest is None:
+                self._free_later(limit)
                 return
         self._farewell = self._options.tasks.start(
             self._write_farewell(code, reason, limit, rest), name=f"wshub close {self.name}"
@@ -252,16 +268,25 @@ class Link:
                     rest = self._sink.close(code, reason)
                 if rest is not None:
                     await rest
-        except TimeoutError:
+            self._free_later(limit)
+        except (TimeoutError, asyncio.CancelledError):
             self.outbox.discard()
             self._sink.abort()
         except Exception as error:  # servers raise what they like for a dead peer
             logger.debug("%s left before its close frame", self.name, exc_info=error)
 
+    def _free_later(self, limit: float) -> None:
+        """Drop the transport of a peer that does not read what it was sent last."""
+        if self._sink.unsent_bytes:
+            asyncio.get_running_loop().call_later(limit, self._sink.abort)
+
     async def _read(self) -> None:
         while True:
             try:
                 event = await self._receive()
+            except asyncio.CancelledError:
+                self._end_now("reading was cancelled")
+                raise
             except Exception as error:  # servers raise what they like for a dead peer
                 logger.debug("%s failed to receive", self.name, exc_info=error)
                 event = {"type": "websocket.disconnect", "code": CloseCode.ABNORMAL_CLOSURE}
@@ -276,11 +301,12 @@ class Link:
             by: ClosedBy = "server" if code == CloseCode.SERVICE_RESTART else "peer"
             self._end(code, event.get("reason") or "", by)
             self.outbox.discard()
+            self._free_later(EVICTION_GRACE)
 
     def _settle(self, task: asyncio.Task[Any]) -> None:
         self._spawned.discard(task)
         error = None if task.cancelled() else task.exception()
-        if error is None or isinstance(error, ConnectionClosed):
+        if error is None or (isinstance(error, ConnectionClosed) and self.closure is not None):
             return
         logger.error("%s of connection %s failed", task.get_name(), self.name, exc_info=error)
         self.start_closing(CloseCode.INTERNAL_ERROR, "internal error")
@@ -295,9 +321,9 @@ class Link:
 
     async def _send_for_websocket(self, event: AsgiEvent) -> None:
         if event["type"] == "websocket.close":
-            await self.close(event["code"], event["reason"])
+            await self.close(event.get("code", 1000), event.get("reason") or "")
         else:
-            await self.send(Outgoing(_payload(event)))
+            await self.send_and_flush(Outgoing(_payload(event)))
 
 
 class _ReceiveEvent(dict[str, Any]):

@@ -24,7 +24,7 @@ class OutboxOptions:
     Bounds of the queue in front of each peer.
 
     Attributes:
-        max_messages: Messages that may wait for one peer.
+        max_messages: Messages that may wait for one peer, besides the one that it blocks.
         max_bytes: Bytes of payload that may wait for one peer. One message of any size may wait
             alone.
         overflow: What a broadcast does to a peer whose queue is full: `"disconnect"` cuts the
@@ -131,7 +131,8 @@ class Outbox:
         """
         Wait for room, then `put()`. Waiting callers take turns in the order they came.
 
-        May be cancelled: the message is then not queued.
+        A peer that leaves a caller waiting for `send_timeout` is evicted. May be cancelled: the
+        message is then not queued.
         """
         if self._space is None:
             if self.has_room(outgoing):
@@ -139,11 +140,14 @@ class Outbox:
                 return
             self._space = _Space()
         space = self._space
-        async with space.turn:
-            while self._accepting and not self.has_room(outgoing):
-                space.freed.clear()
-                await space.freed.wait()
-            self.put(outgoing)
+        try:
+            async with asyncio.timeout(self._options.send_timeout), space.turn:
+                while self._accepting and not self.has_room(outgoing):
+                    space.freed.clear()
+                    await space.freed.wait()
+                self.put(outgoing)
+        except TimeoutError:
+            self._evict("send_timeout", None)
 
     def stop_accepting(self) -> None:
         """Take no more messages; those waiting still go out."""
@@ -170,7 +174,7 @@ class Outbox:
         """Write a message that is counted as queued; in the background if the peer blocks."""
         try:
             write = self._sink.write(outgoing)
-        except Exception as error:  # servers raise what they like for a dead peer
+        except (Exception, asyncio.CancelledError) as error:  # the server's, not the caller's
             self._counters.queued -= 1
             self._counters.dropped["closed"] += 1
             self._evict("write_failed", error)

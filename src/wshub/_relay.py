@@ -19,15 +19,21 @@ __all__ = ("Relay",)
 TURN = 256
 """Recipients written to before the event loop gets a turn."""
 
+TURN_BROADCASTS = 16
+TURN_BYTES = 64 * 1024
+"""Broadcasts, and bytes for one recipient, after which sockets get a turn to take them."""
+
 
 class Relay:
     """Delivers one envelope after the other, so that all recipients see the same order."""
 
-    __slots__ = ("_order", "_registry")
+    __slots__ = ("_broadcasts", "_bytes", "_order", "_registry")
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._order = asyncio.Lock()
+        self._broadcasts = 0
+        self._bytes = 0
 
     async def deliver(self, envelope: Envelope) -> None:
         """
@@ -40,9 +46,19 @@ class Relay:
             if isinstance(envelope, Dismissal):
                 for connection in self._registry.find("user", envelope.user):
                     connection._link.start_closing(envelope.code, envelope.reason)
-            else:
-                recipients = self._registry.find(envelope.audience, envelope.name)
-                await _fan_out(envelope, recipients)
+                return
+            recipients = self._registry.find(envelope.audience, envelope.name)
+            await _fan_out(envelope, recipients)
+        await self._give_a_turn(envelope.message.size)
+
+    async def _give_a_turn(self, size: int) -> None:
+        # Nothing above waits, and without a turn of the event loop no socket would take more
+        # than its buffer holds: a burst would overflow the outboxes of peers that read well.
+        self._broadcasts += 1
+        self._bytes += size
+        if self._broadcasts >= TURN_BROADCASTS or self._bytes >= TURN_BYTES:
+            self._broadcasts = self._bytes = 0
+            await asyncio.sleep(0)
 
 
 async def _fan_out(publication: Publication, recipients: Sequence[Connection]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import WriteTransport
 from typing import TYPE_CHECKING, Protocol
 
 from wshub._eager import start_eagerly
@@ -33,6 +34,11 @@ class Sink(Protocol):
         """Send a close frame. Nothing is written after it."""
         ...
 
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes that the transport holds because the peer does not read; 0 where unknown."""
+        ...
+
     def abort(self) -> None:
         """Drop the connection at once where the server offers a way; otherwise do nothing."""
         ...
@@ -57,11 +63,21 @@ class AsgiSink:
             self._send({"type": "websocket.close", "code": code, "reason": reason})
         )
 
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes that uvicorn's transport holds; 0 under other servers."""
+        transport = self._transport
+        return 0 if transport is None else transport.get_write_buffer_size()
+
     def abort(self) -> None:
         """Drop uvicorn's transport; under other servers do nothing."""
+        transport = self._transport
+        if transport is not None:
+            transport.abort()
+
+    @property
+    def _transport(self) -> WriteTransport | None:
         # ASGI has no abort, so a stalled peer would keep its socket for as long as it likes.
         # uvicorn's protocols, whose bound method `receive` is, hold the transport.
         transport = getattr(getattr(self._receive, "__self__", None), "transport", None)
-        abort = getattr(transport, "abort", None)
-        if callable(abort):
-            abort()
+        return transport if isinstance(transport, WriteTransport) else None

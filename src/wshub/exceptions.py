@@ -304,14 +304,14 @@ def internal_error(reason: str = "internal error") -> Rejection:
 
 
 def try_again_later(
-    reason: str = "try again later", *, retry_after: float | None = None
+    reason: str = "try again later", *, retry_after: float | None = 5.0
 ) -> Rejection:
     """Build a rejection with 1013: the server is busy. HTTP 503 before accept, with Retry-After."""
     return Rejection(CloseCode.TRY_AGAIN_LATER, reason, retry_after=retry_after)
 
 
 def too_many_requests(
-    reason: str = "too many requests", *, retry_after: float | None = None
+    reason: str = "too many requests", *, retry_after: float | None = 5.0
 ) -> Rejection:
     """Build a rejection with 1013 of one busy client. HTTP 429 before accept, with Retry-After."""
     return Rejection(CloseCode.TRY_AGAIN_LATER, reason, status=429, retry_after=retry_after)

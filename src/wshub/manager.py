@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, TypeVar, cast, overload
+from typing import TYPE_CHECKING, TypeVar, overload
 
 from wshub._hub import Hub, find_connection
 from wshub._lifecycle import close_connections, manage_connection, open_connection
@@ -12,7 +11,7 @@ from wshub._names import check_room_name, check_user_id
 from wshub._outbox import OutboxOptions
 from wshub.backends.memory import MemoryBackend
 from wshub.exceptions import CloseCode, NotConnected, check_close_code, cut_reason
-from wshub.messages import Dismissal
+from wshub.messages import Dismissal, encode
 from wshub.rooms import Room
 
 if TYPE_CHECKING:
@@ -41,8 +40,9 @@ class ConnectionManager:
         backend: Carries messages between workers; by default `MemoryBackend()`, which reaches
             this process only.
         outbox: Bounds of the queue in front of each peer.
-        read_ahead: Messages that are read from a peer before its handler takes them; together
-            they are at most `outbox.max_bytes` long.
+        read_ahead: Messages that are read from a peer before its handler takes them, and no
+            further once they are `outbox.max_bytes` long. With so many waiting nothing more is
+            read, and that the peer left is seen only when a write fails or the handler goes on.
 
     Raises:
         ValueError: `read_ahead` is less than 1.
@@ -81,7 +81,7 @@ class ConnectionManager:
         closes with the right code when the handler returns or fails. Takes the arguments of
         `connection()` but `state`, and raises the same errors.
         """
-        connection = await open_connection(
+        return await open_connection(
             self._hub,
             websocket,
             user=user,
@@ -90,10 +90,6 @@ class ConnectionManager:
             headers=headers,
             state=None,
         )
-        # A handler that fails before it calls disconnect() must not leave a ghost behind.
-        handler = cast("asyncio.Task[object]", asyncio.current_task())
-        handler.add_done_callback(lambda _: connection._link.release())
-        return connection
 
     def disconnect(self, websocket: WebSocket) -> None:
         """
@@ -145,7 +141,8 @@ class ConnectionManager:
         On the way out the connection leaves its rooms and closes: with 1000 on return, with the
         exception's own code on `WebSocketException`, with 1011 on any other error (logged and
         raised on), with 1001 on cancellation. That the peer left is no error: the block then
-        ends quietly and the code after it runs.
+        ends quietly and the code after it runs. For a peer that left during the handshake the
+        connection is over from the start.
 
         Args:
             websocket: Not accepted yet, or accepted by the app itself.
@@ -156,7 +153,6 @@ class ConnectionManager:
             state: The app's own object, kept as `connection.state`.
 
         Raises:
-            ConnectionClosed: The peer left before it was accepted.
             AlreadyConnected: The WebSocket is registered already, or was accepted before and
                 `subprotocol` or `headers` come too late.
             InvalidRoomName: A room name is empty, too long or not printable. Not accepted then.
@@ -183,7 +179,9 @@ class ConnectionManager:
 
     async def send_personal_message(self, message: object, websocket: WebSocket) -> None:
         """
-        Send `message` to one peer; the same as `Connection.send()`.
+        Send `message` to one peer and return when it is written, as the tutorial does.
+
+        May be cancelled: a message that still waited for room is then not sent.
 
         Raises:
             NotConnected: No manager ever accepted `websocket`.
@@ -193,7 +191,7 @@ class ConnectionManager:
         connection = find_connection(websocket)
         if connection is None:
             raise NotConnected
-        await connection.send(message)
+        await connection._link.send_and_flush(encode(message))
 
     async def broadcast(
         self,
@@ -262,6 +260,7 @@ class ConnectionManager:
         Pass it as `FastAPI(lifespan=manager.lifespan)`, or enter it inside a lifespan of your
         own. The default backend works without it.
         """
+        self._hub.stopping = False
         await self._hub.backend.start()
         try:
             yield

@@ -6,8 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from fastapi.encoders import jsonable_encoder
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from wshub.exceptions import MessageNotEncodable
 
@@ -18,6 +17,11 @@ __all__ = ("Audience", "Dismissal", "Envelope", "Outgoing", "Publication", "enco
 
 Audience = Literal["everyone", "room", "user"]
 """Whom a publication is for."""
+
+_ANYTHING: TypeAdapter[object] = TypeAdapter(
+    object,
+    config=ConfigDict(ser_json_inf_nan="constants"),  # for json.dumps to refuse
+)
 
 
 class Outgoing:
@@ -94,8 +98,8 @@ def encode(message: object) -> Outgoing:
     """
     Encode `message` once: str → text, bytes-like → binary, anything else → JSON text.
 
-    Pydantic models use their own serialiser; dates, UUIDs, enums, dataclasses and models nested
-    in lists and dicts become JSON the way FastAPI makes responses of them.
+    Pydantic models use their own serialiser, also inside lists and dicts; dates, UUIDs, enums and
+    dataclasses become JSON as they do in a model.
 
     Raises:
         MessageNotEncodable: JSON cannot express it (NaN and infinity included, RFC 8259 §6), or
@@ -118,17 +122,5 @@ def encode(message: object) -> Outgoing:
 
 
 def _to_json(message: object) -> str:
-    return json.dumps(
-        message,
-        ensure_ascii=False,
-        allow_nan=False,
-        separators=(",", ":"),
-        default=_to_jsonable,
-    )
-
-
-def _to_jsonable(value: object) -> object:
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    jsonable: object = jsonable_encoder(value)
-    return jsonable
+    jsonable = _ANYTHING.dump_python(message, mode="json")
+    return json.dumps(jsonable, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

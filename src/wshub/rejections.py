@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from http import HTTPStatus
+from http.client import responses
 from typing import TYPE_CHECKING, Literal
 
 from fastapi.exceptions import WebSocketRequestValidationError
@@ -12,6 +13,7 @@ from starlette.exceptions import WebSocketException
 from starlette.responses import JSONResponse
 from starlette.websockets import WebSocketState
 
+from wshub._hub import find_connection
 from wshub.exceptions import CloseCode, Rejection, check_close_code, cut_reason
 
 if TYPE_CHECKING:
@@ -69,8 +71,11 @@ class RejectionHandler:
             Exception: `error` itself, if it is neither of the two that this handler is for.
         """
         rejection = _to_rejection(error)
+        connection = find_connection(websocket)
         try:
-            if websocket.application_state is WebSocketState.CONNECTING:
+            if connection is not None:
+                await connection.close(rejection.code, rejection.reason)
+            elif websocket.application_state is WebSocketState.CONNECTING:
                 await self._refuse(websocket, rejection)
             elif _is_open(websocket):
                 await websocket.close(rejection.code, rejection.reason)
@@ -78,15 +83,19 @@ class RejectionHandler:
             _logger.info("the peer did not wait for its %s", rejection.code, exc_info=problem)
 
     async def _refuse(self, websocket: WebSocket, rejection: Rejection) -> None:
-        if self.answer == "close":
-            # A browser that offered subprotocols drops a handshake that selects none of them.
-            offered: list[str] = websocket.scope.get("subprotocols", [])
-            await websocket.accept(subprotocol=offered[0] if offered else None)
-            await websocket.close(rejection.code, rejection.reason)
-        elif "websocket.http.response" in websocket.scope.get("extensions", {}):
-            await websocket.send_denial_response(_to_response(rejection))
-        else:
-            await websocket.close(rejection.code, rejection.reason)
+        code, reason = rejection.code, rejection.reason
+        try:
+            if self.answer == "close":
+                # A browser that offered subprotocols drops a handshake that selects none of them.
+                offered: list[str | None] = websocket.scope.get("subprotocols") or [None]
+                await websocket.send({"type": "websocket.accept", "subprotocol": offered[0]})
+            elif "websocket.http.response" in websocket.scope.get("extensions", {}):
+                await websocket.send_denial_response(_to_response(rejection))
+                return
+        except RuntimeError:
+            # The endpoint, a class, accepted it through an object of its own.
+            _logger.debug("too late for %r", rejection)
+        await websocket._send({"type": "websocket.close", "code": code, "reason": reason})
 
 
 def _is_open(websocket: WebSocket) -> bool:
@@ -104,7 +113,7 @@ def _to_rejection(error: Exception) -> Rejection:
         return Rejection(CloseCode.POLICY_VIOLATION, reason, status=422)
     if isinstance(error, WebSocketException):
         try:
-            return Rejection(check_close_code(error.code), error.reason)
+            return Rejection(check_close_code(error.code), str(error.reason))
         except ValueError:
             return Rejection(CloseCode.INTERNAL_ERROR, "internal error")
     raise error
@@ -117,5 +126,5 @@ def _to_response(rejection: Rejection) -> JSONResponse:
         headers["WWW-Authenticate"] = "Bearer"  # RFC 9110 §11.6.1 asks for a challenge
     if rejection.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(rejection.retry_after))
-    detail = rejection.reason or HTTPStatus(status).phrase
+    detail = rejection.reason or responses.get(status, "rejected")
     return JSONResponse({"code": rejection.code, "detail": detail}, status, headers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -73,15 +74,23 @@ async def test_with_patience_for_slow_peers_the_end_is_bounded_all_the_same(
     assert managed.manager.statistics().queued == 0
 
 
-async def test_nobody_is_accepted_after_the_end(ws: str) -> None:
-    """A client that comes while the app stops is refused, and may come again after a restart."""
-    managed = ManagedApp(echo)
-    async with serve(managed.app, ws=ws) as server:
-        async with managed.manager.lifespan():
-            pass
-        with pytest.raises(InvalidStatus):
-            await dial(f"{server.ws}/ws").__aenter__()
-        async with managed.manager.lifespan(), dial(f"{server.ws}/ws") as client:
+async def test_nobody_is_accepted_while_it_ends(ws: str) -> None:
+    """A client that comes during the shutdown is refused, and not left without its reader."""
+    managed = ManagedApp(echo, ConnectionManager(outbox=OutboxOptions(send_timeout=0.5)))
+    async with serve(managed.app, ws=ws) as server, stall(f"{server.ws}/ws"):
+        await until(lambda: managed.opened)
+        (stalled,) = managed.opened
+        async with AsyncExitStack() as lifespan:
+            await lifespan.enter_async_context(managed.manager.lifespan())
+            while not stalled.outbox.messages:
+                await stalled.send("x" * 1_000_000)
+                await asyncio.sleep(0)
+            ending = asyncio.create_task(lifespan.aclose())
+            await until(lambda: stalled.closed)
+            with pytest.raises(InvalidStatus):
+                await dial(f"{server.ws}/ws").__aenter__()
+            await ending
+        async with dial(f"{server.ws}/ws") as client:
             assert await client.ask("again") == "again"
 
 

@@ -108,7 +108,7 @@ async def manage_connection(
 
 async def close_connections(hub: Hub) -> None:
     """Close every connection with 1012, then end every task; both within a deadline."""
-    hub.stopping = True
+    hub.stopping = True  # the handshakes that come meanwhile are refused
     closings = [
         hub.tasks.start(
             connection.close(CloseCode.SERVICE_RESTART, "shutting down"), name="wshub shutdown"
@@ -118,6 +118,7 @@ async def close_connections(hub: Hub) -> None:
     if closings:
         await asyncio.wait(closings, timeout=SHUTDOWN_TIMEOUT)
     await hub.tasks.stop(timeout=SHUTDOWN_TIMEOUT)
+    hub.stopping = False
 
 
 async def _accept(

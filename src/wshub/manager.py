@@ -260,7 +260,6 @@ class ConnectionManager:
         Pass it as `FastAPI(lifespan=manager.lifespan)`, or enter it inside a lifespan of your
         own. The default backend works without it.
         """
-        self._hub.stopping = False
         await self._hub.backend.start()
         try:
             yield

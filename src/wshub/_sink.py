@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from asyncio import WriteTransport
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from wshub._eager import start_eagerly
 
@@ -76,8 +75,21 @@ class AsgiSink:
             transport.abort()
 
     @property
-    def _transport(self) -> WriteTransport | None:
+    def _transport(self) -> _Transport | None:
         # ASGI has no abort, so a stalled peer would keep its socket for as long as it likes.
         # uvicorn's protocols, whose bound method `receive` is, hold the transport.
         transport = getattr(getattr(self._receive, "__self__", None), "transport", None)
-        return transport if isinstance(transport, WriteTransport) else None
+        return transport if isinstance(transport, _Transport) else None
+
+
+@runtime_checkable
+class _Transport(Protocol):
+    """What asyncio and uvloop, whose classes have no base in common, offer on a transport."""
+
+    def get_write_buffer_size(self) -> int:
+        """Return the bytes that are not written yet."""
+        ...
+
+    def abort(self) -> None:
+        """Close at once; what is not written is lost."""
+        ...

@@ -1,4 +1,4 @@
-"""The rules for room names and user ids."""
+"""The rules for room names and user ids: not empty, not too long, no control characters."""
 
 from __future__ import annotations
 

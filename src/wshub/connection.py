@@ -60,7 +60,8 @@ class Connection(Generic[StateT_co]):
 
     A task of its own always reads from the peer, a bounded number of messages ahead of the
     handler, so that a disconnect is seen while the handler is busy or only sends. Once the
-    connection is over, every method raises `ConnectionClosed` and iterators end.
+    connection is over, whatever sends, receives, joins or spawns raises `ConnectionClosed`, and
+    iterators end; `close()`, `leave()` and `abort()` are fine then.
 
     All methods belong to the event loop that accepted the WebSocket.
 
@@ -119,8 +120,8 @@ class Connection(Generic[StateT_co]):
         waited for room is then not sent.
 
         Raises:
-            ConnectionClosed: The connection is over; also when the peer read nothing for
-                `send_timeout` seconds while this call waited.
+            ConnectionClosed: The connection is over; also when this call waited for room for
+                `send_timeout` seconds, for which the peer is cut off.
             MessageNotEncodable: Nothing was sent.
         """
         await self._link.send(encode(message))
@@ -232,7 +233,7 @@ class Connection(Generic[StateT_co]):
         Join `room`; being in it already is fine.
 
         Raises:
-            InvalidRoomName: The name is empty, too long or not printable.
+            InvalidRoomName: The name is empty or too long, or has control characters.
             ConnectionClosed: The connection is over.
         """
         self._link.check_open()

@@ -179,7 +179,7 @@ class MessageNotEncodable(HubError):
 
 class InvalidName(HubError, WebSocketException):
     """
-    Raised for a name that is empty, too long or not printable text.
+    Raised for a name that is empty or too long, or has control characters.
 
     It is also a `WebSocketException` with 1008: such names come from clients, and where nobody
     catches it the client that sent the name is refused.
@@ -200,13 +200,13 @@ class InvalidName(HubError, WebSocketException):
 
 
 class InvalidRoomName(InvalidName):
-    """Raised for a room name that is empty, too long or not printable text."""
+    """Raised for a room name that is empty or too long, or has control characters."""
 
     kind = "room name"
 
 
 class InvalidUserId(InvalidName):
-    """Raised for a user id that is empty, too long or not printable text."""
+    """Raised for a user id that is empty or too long, or has control characters."""
 
     kind = "user id"
 

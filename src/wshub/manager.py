@@ -155,7 +155,8 @@ class ConnectionManager:
         Raises:
             AlreadyConnected: The WebSocket is registered already, or was accepted before and
                 `subprotocol` or `headers` come too late.
-            InvalidRoomName: A room name is empty, too long or not printable. Not accepted then.
+            InvalidRoomName: A room name is empty or too long, or has control characters; the
+                WebSocket is then not accepted.
             InvalidUserId: The same of `user`.
         """
         return manage_connection(
@@ -173,7 +174,7 @@ class ConnectionManager:
         Return the room called `name`. It need not have members.
 
         Raises:
-            InvalidRoomName: The name is empty, too long or not printable.
+            InvalidRoomName: The name is empty or too long, or has control characters.
         """
         return Room(check_room_name(name), self._hub)
 
@@ -215,7 +216,7 @@ class ConnectionManager:
 
         Raises:
             MessageNotEncodable: Nothing was sent to anyone.
-            InvalidRoomName: The name is empty, too long or not printable.
+            InvalidRoomName: The name is empty or too long, or has control characters.
             BackendUnavailable: The backend cannot take it now. Nothing was sent.
             PayloadTooLarge: It is over the backend's limit. Nothing was sent.
         """
@@ -247,7 +248,7 @@ class ConnectionManager:
 
         Raises:
             ValueError: The code cannot be sent (RFC 6455 §7.4.1).
-            InvalidUserId: The id is empty, too long or not printable.
+            InvalidUserId: The id is empty or too long, or has control characters.
         """
         order = Dismissal(check_user_id(user), check_close_code(code), cut_reason(reason))
         await self._hub.backend.publish(order)

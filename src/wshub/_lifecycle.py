@@ -59,12 +59,11 @@ async def open_connection(
     accepted = await _accept(websocket, subprotocol, headers)
     connection = Connection(websocket, hub, user=user, state=state)
     hub.register(connection)
-    connection._link.start_reading()
     if not accepted:
         connection._link.lose()
-        return connection
+    connection._link.start_reading()
     for name in names:
-        await connection.join(name)
+        await hub.join(connection, name)
     return connection
 
 

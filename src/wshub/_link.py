@@ -177,13 +177,11 @@ class Link:
 
     def lose(self) -> None:
         """End it as the peer's doing, without a word from the peer."""
-        if self.closure is None:
-            self._end(CloseCode.ABNORMAL_CLOSURE, "", "peer")
-            self.outbox.discard()
+        self._end(CloseCode.ABNORMAL_CLOSURE, "", "peer")
+        self.outbox.discard()
 
     def release(self) -> None:
-        """Stop reading: the handler has returned and nobody will receive any more."""
-        self._end_now("the handler returned")
+        """Stop reading: it is over, the handler has returned, and nobody will receive any more."""
         self._inbox.discard()
         self._reader.cancel()
 
@@ -207,7 +205,7 @@ class Link:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._spawned.add(task)
         task.add_done_callback(self._settle)
-        if self.closure is not None:  # it started eagerly, and ended the link itself
+        if self.closure is not None:  # pragma: no cover (on eager loops it may have ended the link)
             task.cancel()
         return task
 

@@ -87,7 +87,10 @@ def serve(example: str, host: str, port: str, ws: str) -> None:
 
 def bind(host: str, port: str) -> socket.socket:
     """Listen on the address, or say in one line why that cannot be."""
-    other = "make demo PORT=9000, or --port 9000"
+    spare = 9001 if port == "9000" else 9000
+    other = f"--port {spare}" + (
+        f", or make demo PORT={spare}" if __package__ == "examples" else ""
+    )
     if not (port.isdecimal() and int(port) <= HIGHEST_PORT):
         raise StartError(f"{port!r} is not a port, choose a number up to {HIGHEST_PORT}: {other}")
     try:

@@ -385,6 +385,22 @@ async def test_spawned_tasks_end_with_the_connection(ws: str) -> None:
             await ended.wait()
 
 
+async def test_a_handler_may_wait_for_what_it_spawned(
+    ws: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The peer leaves, the spawned task is cancelled, and the handler that awaits it just ends."""
+
+    async def handle(connection: Connection) -> None:
+        await connection.spawn(asyncio.sleep(3600))
+
+    managed = ManagedApp(handle)
+    async with serve(managed.app, ws=ws) as server:
+        async with dial(f"{server.ws}/ws"):
+            await until(lambda: managed.opened)
+        await until(lambda: managed.outcomes == [None])
+    assert "ERROR" not in caplog.text
+
+
 async def test_a_spawned_task_that_fails_closes_with_1011(
     ws: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -93,9 +93,7 @@ async def manage_connection(
         yield connection
     except BaseException as error:
         errors = _leaves(error)
-        if connection.closed is not None and all(
-            isinstance(leaf, WebSocketDisconnect) for leaf in errors
-        ):
+        if connection.closed is not None and all(map(_tells_of_the_end, errors)):
             return
         code, reason = _closing_of(errors)
         if code == CloseCode.INTERNAL_ERROR:
@@ -158,6 +156,15 @@ def _closing_of(errors: list[BaseException]) -> tuple[int, str]:
     if any(isinstance(error, Exception) for error in errors):
         return CloseCode.INTERNAL_ERROR, "internal error"
     return CloseCode.GOING_AWAY, ""
+
+
+def _tells_of_the_end(error: BaseException) -> bool:
+    """Whether `error` is how a handler may learn that its connection is over."""
+    if isinstance(error, asyncio.CancelledError):
+        # Of a spawned task that it awaits; its own task was not asked to end.
+        task = asyncio.current_task()
+        return task is not None and not task.cancelling()
+    return isinstance(error, WebSocketDisconnect)
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

@@ -231,10 +231,11 @@ class Link:
             self.outbox.discard()  # it is closing already; the farewell settles the rest
             return
         self._options.counters.evicted[cause] += 1
-        logger.info("evicting connection %s: %s", self.name, cause, exc_info=error)
         if cause == "write_failed":
+            logger.info("connection %s is dead", self.name, exc_info=error)
             self.lose()
         else:
+            logger.warning("cutting off connection %s: %s", self.name, cause)
             code, reason = CloseCode.TRY_AGAIN_LATER, "reading too slowly"
             self._end(code, reason, "hub")
             self.outbox.discard()

@@ -77,7 +77,7 @@ async def test_taken_port_is_one_line(run: Run, taken: str) -> None:
         assert running.line == ""
         assert await running.ended() == (
             1,
-            f"rooms: port {taken} is taken, choose another: make demo PORT=9000, or --port 9000\n",
+            f"rooms: port {taken} is taken, choose another: --port 9000, or make demo PORT=9000\n",
         )
 
 

@@ -314,6 +314,7 @@ function follow() {
 addEventListener("hashchange", follow);
 
 $("leave-room").onclick = () => leave(current);
+$("new-room-name").oninput = () => ($("new-room-problem").textContent = "");
 $("new-room").onsubmit = (event) => {
   event.preventDefault();
   const room = normalise($("new-room-name").value);
@@ -341,7 +342,7 @@ function render() {
   $("leave-room").hidden = !current.room || current.room === HOME;
   $("text").placeholder = `Write ${current.room ? "in" : "to"} ${titleOf(current)}`;
   const offline = $("state").dataset.state === "offline";
-  $("composer-note").textContent = offline ? "What you write now is sent when the connection is back." : "";
+  $("composer-note").textContent = offline ? "What you write now is sent when the connection is back, to whoever is back by then." : "";
 
   $("my-name").textContent = me.name;
   $("my-scope").textContent = store === sessionStorage ? "in this tab only" : "";

@@ -134,7 +134,7 @@ def test_privileged_port(
     monkeypatch.setattr(socket, "create_server", refuse)
     assert main(["echo", "--port", "80"]) == 1
     stderr = capsys.readouterr().err
-    assert stderr.startswith("echo: port 80 needs more rights, choose one above 1023: make demo")
+    assert stderr.startswith("echo: port 80 needs more rights, choose one above 1023: --port 9000")
     assert stderr.count("\n") == 1
 
 

@@ -21,8 +21,8 @@ def build_cookie_or_token(
     """
     Build a dependency that returns a cookie's value, or else a query parameter's.
 
-    It serves WebSocket and HTTP routes. An empty value counts as none. It proves nothing: what
-    the value is worth is for the app to verify.
+    It serves WebSocket and HTTP routes. It proves nothing: what the value is worth, an empty one
+    included, is for the app to verify.
 
     Args:
         cookie: Name of the cookie, looked at first.
@@ -35,13 +35,14 @@ def build_cookie_or_token(
     """
 
     async def get_credential(connection: HTTPConnection) -> str:
-        value = connection.cookies.get(cookie) or connection.query_params.get(query)
-        if value:
-            return value
-        reason = f"cookie {cookie!r} or query parameter {query!r} is missing"
-        if connection.scope["type"] == "http":
-            raise HTTPException(status_code=401, detail=reason)
-        raise policy_violation(reason)
+        session = connection.cookies.get(cookie)
+        token = connection.query_params.get(query)
+        if session is None and token is None:
+            reason = f"cookie {cookie!r} or query parameter {query!r} is missing"
+            if connection.scope["type"] == "http":
+                raise HTTPException(status_code=401, detail=reason)
+            raise policy_violation(reason)
+        return session or token or ""
 
     return get_credential
 

@@ -17,6 +17,7 @@ from wshub import (
     Connection,
     ConnectionClosed,
     ConnectionManager,
+    OutboxOptions,
 )
 from wshub.exceptions import policy_violation
 
@@ -302,6 +303,14 @@ async def test_a_fast_client_is_read_no_further_than_the_bound(ws: str) -> None:
         await until(lambda: managed.manager.statistics().received == 3)
         release.set()
         assert [await client.receive() for _ in range(20)] == [str(number) for number in range(20)]
+
+
+async def test_what_was_taken_makes_room_to_read_on(ws: str) -> None:
+    """The read-ahead bound is on what waits: more than it in all passes through."""
+    managed = ManagedApp(echo, ConnectionManager(outbox=OutboxOptions(max_bytes=100)))
+    async with serve(managed.app, ws=ws) as server, dial(f"{server.ws}/ws") as client:
+        for number in range(50):
+            assert await client.ask(f"message {number:4}") == f"message {number:4}"
 
 
 async def test_unread_messages_are_counted(ws: str) -> None:

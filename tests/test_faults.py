@@ -249,6 +249,37 @@ async def test_a_reason_that_is_no_string_is_made_one() -> None:
     assert server.sent[-1]["code"] == 1008
 
 
+async def test_what_was_written_makes_room_to_queue_again() -> None:
+    """The outbox's bound is on what waits: a peer may block, and catch up, again and again."""
+    options = OutboxOptions(max_bytes=100, send_timeout=5)
+    manager, server = ConnectionManager(outbox=options), FaultyServer()
+    async with manager.connection(server.websocket) as connection:
+        for _ in range(3):
+            server.blocked = asyncio.Event()
+            for _ in range(3):
+                await manager.broadcast("x" * 50)
+            assert (connection.outbox.messages, connection.outbox.bytes) == (3, 100)
+            server.blocked.set()
+            await until(lambda: not connection.outbox.messages)
+            assert connection.outbox.bytes == 0
+        assert manager.statistics().sent == 9
+
+
+async def test_the_deadline_of_a_write_ends_with_it() -> None:
+    """A peer that blocked for a moment is not cut off later for that."""
+    manager = ConnectionManager(outbox=OutboxOptions(send_timeout=0.05))
+    server = FaultyServer()
+    async with manager.connection(server.websocket) as connection:
+        server.blocked = asyncio.Event()
+        await manager.broadcast("blocks")
+        server.blocked.set()
+        await until(lambda: manager.statistics().sent == 1)
+        loop, over = asyncio.get_running_loop(), asyncio.Event()
+        loop.call_later(0.1, over.set)  # after the deadline that the write had
+        await over.wait()
+        assert connection.closed is None
+
+
 async def test_a_send_that_only_yields_is_finished() -> None:
     """A server that gives the loop a turn in each send delivers everything, in order."""
     manager, server = ConnectionManager(), FaultyServer()

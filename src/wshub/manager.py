@@ -254,7 +254,7 @@ class ConnectionManager:
         await self._hub.backend.publish(order)
 
     @asynccontextmanager
-    async def lifespan(self, app: object = None) -> AsyncGenerator[None, None]:  # noqa: ARG002
+    async def lifespan(self, app: object = None) -> AsyncGenerator[None, None]:  # noqa: ARG002  (Starlette passes it)
         """
         Start the backend, and at the end close every connection with 1012 and stop it.
 

@@ -33,6 +33,7 @@ class FaultyServer:
         on_cancel: What such a send raises when it is cancelled.
         gate: While set, sends wait for this one future.
         yields: Whether sends give the event loop a turn.
+        pace: Seconds that such a turn takes.
     """
 
     def __init__(self) -> None:
@@ -45,6 +46,7 @@ class FaultyServer:
         self.on_cancel: BaseException = asyncio.CancelledError()
         self.gate: asyncio.Future[None] | None = None
         self.yields = False
+        self.pace = 0.0
         scope = {"type": "websocket", "headers": [], "subprotocols": []}
         self.websocket = WebSocket(scope, self._receive, self._send)
 
@@ -56,7 +58,7 @@ class FaultyServer:
 
     async def _send(self, event: Message) -> None:
         if self.yields:
-            await asyncio.sleep(0)
+            await asyncio.sleep(self.pace)
         if self.gate is not None:
             await self.gate
         if self.blocked is not None:
@@ -265,9 +267,33 @@ async def test_what_was_written_makes_room_to_queue_again() -> None:
         assert manager.statistics().sent == 9
 
 
+async def test_a_sender_waits_no_longer_than_send_timeout_for_a_peer_that_drips() -> None:
+    """Each write is in time, but those who wait for room are not kept for ever: the peer goes."""
+    options = OutboxOptions(max_messages=1, send_timeout=0.2)
+    manager, server = ConnectionManager(outbox=options), FaultyServer()
+    async with manager.connection(server.websocket) as connection:
+        server.yields, server.pace = True, 0.15
+        sends = [connection.send(str(number)) for number in range(8)]
+        outcomes = await asyncio.gather(*sends, return_exceptions=True)
+        assert any(isinstance(outcome, WebSocketDisconnect) for outcome in outcomes)
+        assert manager.statistics().evicted["send_timeout"] == 1
+        server.yields = False
+
+
+async def test_a_failed_accept_is_the_end_also_if_the_server_says_no_more() -> None:
+    """Row 15: a peer lost in its handshake is never registered, whatever receive() does then."""
+    manager, server = ConnectionManager(), FaultyServer()
+    server.fault = OSError("gone")
+    async with manager.connection(server.websocket, user="ann", rooms=["tea"]) as connection:
+        assert connection.closed is not None
+        assert (connection.closed.code, connection.closed.by) == (1006, "peer")
+        assert manager.active_connections == []
+        assert manager.room("tea").members == []
+
+
 async def test_the_deadline_of_a_write_ends_with_it() -> None:
     """A peer that blocked for a moment is not cut off later for that."""
-    manager = ConnectionManager(outbox=OutboxOptions(send_timeout=0.05))
+    manager = ConnectionManager(outbox=OutboxOptions(send_timeout=0.3))
     server = FaultyServer()
     async with manager.connection(server.websocket) as connection:
         server.blocked = asyncio.Event()
@@ -275,7 +301,7 @@ async def test_the_deadline_of_a_write_ends_with_it() -> None:
         server.blocked.set()
         await until(lambda: manager.statistics().sent == 1)
         loop, over = asyncio.get_running_loop(), asyncio.Event()
-        loop.call_later(0.1, over.set)  # after the deadline that the write had
+        loop.call_later(0.4, over.set)  # after the deadline that the write had
         await over.wait()
         assert connection.closed is None
 

@@ -16,7 +16,7 @@ from starlette.routing import WebSocketRoute
 from websockets.exceptions import InvalidStatus
 
 from tests.server import dial, serve, until, vanish_during_handshake
-from wshub import ConnectionManager, exceptions
+from wshub import Connection, ConnectionManager, exceptions
 from wshub.rejections import RejectionHandler
 
 if TYPE_CHECKING:
@@ -229,13 +229,14 @@ async def test_class_endpoints_are_closed_too(
 ) -> None:
     """Starlette's endpoint classes make a WebSocket of their own; the handler sees another one."""
     manager = ConnectionManager()
+    connections: list[Connection[None]] = []
 
     class Endpoint(WebSocketEndpoint):
         encoding = "text"
 
         async def on_connect(self, websocket: WebSocket) -> None:
             if managed:
-                await manager.connect(websocket)
+                connections.append(await manager.connect(websocket))
             else:
                 await websocket.accept()
 
@@ -252,6 +253,8 @@ async def test_class_endpoints_are_closed_too(
         assert await client.closed() == (3003, "no")
     assert "ERROR" not in caplog.text
     assert manager.active_connections == []
+    endings = [str(connection.closed) for connection in connections]
+    assert endings == ["connection closed by the hub with 3003 (no)"] * managed
 
 
 async def test_an_unknown_status_is_answered_too(ws: str) -> None:

@@ -70,13 +70,16 @@ async def test_a_stalled_peer_does_not_delay_a_broadcast(ws: str) -> None:
         assert (figures.sent + figures.dropped["closed"], figures.queued) == (40, 0)
 
 
-@pytest.mark.parametrize(("count", "size"), [(3000, 64), (2000, 4000), (100, 100_000)])
+@pytest.mark.parametrize(("count", "size"), [(3000, 64), (3000, 2000), (100, 100_000)])
 async def test_a_burst_of_broadcasts_evicts_nobody_who_reads(
     ws: str, count: int, size: int
 ) -> None:
     """Promise 2: sockets get their turn while somebody broadcasts as fast as the loop allows."""
     managed = ManagedApp(hold)
-    async with serve(managed.app, ws=ws) as server, dial(f"{server.ws}/ws") as client:
+    async with (
+        serve(managed.app, ws=ws) as server,
+        dial(f"{server.ws}/ws", compression=None) as client,
+    ):
         await until(lambda: managed.opened)
         for _ in range(count):
             await managed.manager.broadcast("x" * size)

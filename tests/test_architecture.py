@@ -17,19 +17,34 @@ from wshub import exceptions
 
 SOURCE = Path(wshub.__file__).parent
 LAYERS = [
-    {"_close_codes", "_counters", "_tasks", "events", "exceptions", "messages"},
     {
+        "_clock",
+        "_close_codes",
+        "_counters",
+        "_rejection",
+        "_tasks",
+        "events",
+        "exceptions",
+        "messages",
+    },
+    {
+        "_addresses",
         "_eager",
+        "_facade",
+        "_farewell",
+        "_handler",
         "_inbox",
         "_link",
         "_names",
         "_outbox",
         "_sink",
+        "_watch",
         "auth",
         "backends.base",
+        "limits",
     },
     {"_registry", "backends", "backends.memory", "connection", "rooms"},
-    {"_hub", "_lifecycle", "_relay"},
+    {"_admission", "_drain", "_hub", "_lifecycle", "_relay"},
     {"manager", "rejections"},
 ]
 """Lowest first. A module imports from its own layer and from those before it."""

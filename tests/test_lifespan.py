@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,9 @@ async def test_the_end_of_the_lifespan_closes_everyone_with_1012(ws: str) -> Non
     async with serve(managed.app, ws=ws) as server, dial(f"{server.ws}/ws") as client:
         async with managed.manager.lifespan():
             assert await client.ask("hello") == "hello"
-        assert await client.closed() == (1012, "shutting down")
+        code, reason = await client.closed()
+        assert code == 1012
+        assert re.fullmatch(r"shutting down; retry-after=[0-4]\.\d|5\.0", reason or "")
         await until(lambda: managed.outcomes == [None])
         assert managed.manager.active_connections == []
 
@@ -62,7 +65,7 @@ async def test_with_patience_for_slow_peers_the_end_is_bounded_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A `send_timeout` longer than the shutdown leaves no socket behind."""
-    monkeypatch.setattr("wshub._lifecycle.SHUTDOWN_TIMEOUT", 0.2)
+    monkeypatch.setattr("wshub._drain.SHUTDOWN_TIMEOUT", 0.2)
     managed = ManagedApp(echo)
     async with serve(managed.app) as server, stall(f"{server.ws}/ws"):
         await until(lambda: managed.opened)

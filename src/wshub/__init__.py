@@ -1,8 +1,17 @@
 """Connection manager for FastAPI and Starlette WebSockets."""
 
 from wshub._outbox import OutboxOptions
+from wshub._watch import Heartbeat
 from wshub.connection import Connection
-from wshub.events import Statistics
+from wshub.events import (
+    ConnectionEnded,
+    ConnectionOpened,
+    Event,
+    Hook,
+    LimitReached,
+    MessagesDropped,
+    Statistics,
+)
 from wshub.exceptions import (
     AlreadyConnected,
     BackendUnavailable,
@@ -13,12 +22,14 @@ from wshub.exceptions import (
     InvalidName,
     InvalidRoomName,
     InvalidUserId,
+    LimitExceeded,
     MessageNotEncodable,
     NotConnected,
     OutboxFull,
     PayloadTooLarge,
     Rejection,
 )
+from wshub.limits import Limits
 from wshub.manager import ConnectionManager
 from wshub.rooms import Room
 
@@ -29,12 +40,21 @@ __all__ = (
     "ConcurrentReceive",
     "Connection",
     "ConnectionClosed",
+    "ConnectionEnded",
     "ConnectionManager",
+    "ConnectionOpened",
+    "Event",
+    "Heartbeat",
+    "Hook",
     "HubError",
     "InvalidName",
     "InvalidRoomName",
     "InvalidUserId",
+    "LimitExceeded",
+    "LimitReached",
+    "Limits",
     "MessageNotEncodable",
+    "MessagesDropped",
     "NotConnected",
     "OutboxFull",
     "OutboxOptions",

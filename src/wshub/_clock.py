@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
-__all__ = ("Clock", "LoopClock", "Timer", "limit_time")
+__all__ = ("Clock", "LoopClock", "Timer", "limit_time", "sleep")
 
 
 class Timer(Protocol):
@@ -58,3 +58,13 @@ async def limit_time(clock: Clock, seconds: float | None) -> AsyncGenerator[None
             yield
         finally:
             timer.cancel()
+
+
+async def sleep(clock: Clock, seconds: float) -> None:
+    """Do as `asyncio.sleep()`, by `clock`."""
+    over = asyncio.Event()
+    timer = clock.call_later(seconds, over.set)
+    try:
+        await over.wait()
+    finally:
+        timer.cancel()

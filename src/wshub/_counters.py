@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
+
+from wshub.events import LimitName
 
 if TYPE_CHECKING:
     from wshub.events import DropReason, EvictionReason
@@ -16,6 +18,7 @@ class Counters:
     __slots__ = (
         "dropped",
         "evicted",
+        "limited",
         "opened",
         "published",
         "queued",
@@ -37,3 +40,4 @@ class Counters:
             "send_timeout": 0,
             "write_failed": 0,
         }
+        self.limited: dict[LimitName, int] = dict.fromkeys(get_args(LimitName), 0)

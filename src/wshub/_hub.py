@@ -2,45 +2,75 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from starlette.requests import HTTPConnection
 
+from wshub._admission import Admission
 from wshub._counters import Counters
 from wshub._names import check_room_name
 from wshub._registry import Registry
 from wshub._relay import Relay
 from wshub._tasks import TaskOwner
 from wshub.connection import Connection
-from wshub.events import Statistics
-from wshub.exceptions import HubError
+from wshub.events import ConnectionOpened, LimitReached, Statistics
+from wshub.exceptions import HubError, LimitExceeded
 from wshub.messages import Publication, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from starlette.websockets import WebSocket
 
+    from wshub._admission import Seat
+    from wshub._clock import Clock
     from wshub._outbox import OutboxOptions
+    from wshub._watch import WatchOptions
     from wshub.backends.base import Backend
+    from wshub.events import Event, Hook, LimitAction, LimitName
+    from wshub.exceptions import ClosedBy
+    from wshub.limits import Limits
     from wshub.messages import Audience
 
 __all__ = ("Hub", "find_connection")
 
 _SCOPE_KEY = "wshub.connection"
 
+logger = logging.getLogger("wshub")
+
+SHUTDOWN_GRACE = 1.0
+"""Seconds that a handler has at most once its server or its manager shuts down."""
+
 
 class Hub:
     """Ties registry, backend, relay, counters and tasks of one manager together."""
 
-    def __init__(self, backend: Backend, outbox_options: OutboxOptions, read_ahead: int) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        outbox_options: OutboxOptions,
+        watch_options: WatchOptions,
+        limits: Limits,
+        read_ahead: int,
+        handler_grace: float | None,
+        hooks: Sequence[Hook],
+        clock: Clock,
+    ) -> None:
         self.backend = backend
         self.outbox_options = outbox_options
+        self.watch_options = watch_options
         self.read_ahead = read_ahead
+        self.clock = clock
         self.counters = Counters()
         self.tasks = TaskOwner()
         self.registry = Registry()
+        self.admission = Admission(limits)
         self.stopping = False
+        self._max_rooms = limits.rooms_per_connection
+        self._handler_grace = handler_grace
+        self._hooks = hooks
         self.backend.attach(Relay(self.registry).deliver)
 
     def register(self, connection: Connection) -> None:
@@ -48,14 +78,24 @@ class Hub:
         self.counters.opened += 1
         connection.websocket.scope[_SCOPE_KEY] = connection
         self.registry.add(connection)
+        if self._hooks:
+            self.report(ConnectionOpened(connection))
 
     def forget(self, connection: Connection) -> None:
         """Take `connection` out of the registry and all rooms. Idempotent."""
-        self.registry.discard(connection)
+        if self.registry.discard(connection):
+            self.admission.release(connection._seat)
 
     async def join(self, connection: Connection, room: str) -> None:
         """Put `connection` into `room`."""
-        self.registry.join(connection, check_room_name(room))
+        rooms = self.registry.rooms_of(connection)
+        if check_room_name(room) not in rooms:
+            try:
+                self._check_rooms(len(rooms) + 1)
+            except LimitExceeded as error:
+                self.report_limit(error.limit, "refused", connection)
+                raise
+            self.registry.join(connection, room)
 
     async def leave(self, connection: Connection, room: str) -> None:
         """Take `connection` out of `room`."""
@@ -63,11 +103,68 @@ class Hub:
 
     def rooms_of(self, connection: Connection) -> frozenset[str]:
         """Return the rooms that `connection` is in."""
-        return self.registry.rooms_of(connection)
+        return frozenset(self.registry.rooms_of(connection))
 
     def members(self, room: str) -> list[Connection]:
         """Return the members of `room` in this process."""
         return self.registry.find("room", room)
+
+    def admit(self, websocket: WebSocket, user: str | None, rooms: int) -> Seat:
+        """
+        Take a seat for a handshake of `user` that is to join so many `rooms`.
+
+        Raises:
+            LimitExceeded: There is none; counted, logged and told to hooks.
+        """
+        seat = self.admission.find_seat(websocket, user)
+        try:
+            self._check_rooms(rooms)
+            self.admission.take(seat)
+        except LimitExceeded as error:
+            self._report_limit(error.limit, "refused", None, user, seat.address)
+            raise
+        return seat
+
+    def handler_grace(self, by: ClosedBy) -> float | None:
+        """Return the seconds that a handler has once its connection is over; None: no limit."""
+        if self._handler_grace is not None and (self.stopping or by == "server"):
+            return min(self._handler_grace, SHUTDOWN_GRACE)
+        return self._handler_grace
+
+    @property
+    def has_hooks(self) -> bool:
+        """Whether anybody wants to be told of events."""
+        return bool(self._hooks)
+
+    def report(self, event: Event) -> None:
+        """Tell hooks of `event`; their errors are logged."""
+        for hook in self._hooks:
+            try:
+                hook(event)
+            except Exception:
+                logger.exception("hook %r failed on %s", hook, type(event).__name__)
+
+    def report_limit(self, limit: LimitName, action: LimitAction, connection: Connection) -> None:
+        """Count, log and tell hooks that the peer of `connection` reached a limit."""
+        self._report_limit(limit, action, connection, connection.user, connection._seat.address)
+
+    def _report_limit(
+        self,
+        limit: LimitName,
+        action: LimitAction,
+        connection: Connection | None,
+        user: str | None,
+        address: str | None,
+    ) -> None:
+        self.counters.limited[limit] += 1
+        who = connection.id if connection else "a handshake"
+        logger.warning("%s reached its limit of %s: %s", who, limit, action)
+        if self._hooks:
+            self.report(LimitReached(limit, action, connection, user, address))
+
+    def _check_rooms(self, count: int) -> None:
+        if self._max_rooms is not None and count > self._max_rooms:
+            raise LimitExceeded("rooms_per_connection", self._max_rooms)
 
     async def publish(
         self,
@@ -100,6 +197,7 @@ class Hub:
             sent=counters.sent,
             dropped=dict(counters.dropped),
             evicted=dict(counters.evicted),
+            limited=dict(counters.limited),
         )
 
 

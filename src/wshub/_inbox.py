@@ -34,7 +34,8 @@ class Inbox:
         self._max_messages = max_messages
         self._max_size = max_size
         self._counters = counters
-        self._messages: deque[str | bytes] = deque()
+        # Many peers never send: an empty deque would be the largest part of their memory.
+        self._messages: deque[str | bytes] | tuple[()] = ()
         self._waiting_size = 0
         self._ended = False
         self._arrival: asyncio.Future[None] | None = None
@@ -45,16 +46,25 @@ class Inbox:
         """Whether a task waits in `get()`."""
         return self._arrival is not None
 
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more is read until a message is taken."""
+        return not self._ended and (
+            len(self._messages) >= self._max_messages or self._waiting_size >= self._max_size
+        )
+
     async def put(self, message: str | bytes) -> None:
         """Append `message`, then wait while the inbox is full: the reader must not run on."""
         self._counters.received += 1
         if self._ended:
             self._counters.unread += 1
             return
+        if isinstance(self._messages, tuple):
+            self._messages = deque()
         self._messages.append(message)
         self._waiting_size += len(message)
         _resolve(self._arrival)
-        while self._is_full():
+        while self.is_full:
             self._space = asyncio.get_running_loop().create_future()
             await self._space
 
@@ -86,14 +96,9 @@ class Inbox:
     def discard(self) -> None:
         """End at once; what was read and not taken is counted as unread."""
         self._counters.unread += len(self._messages)
-        self._messages.clear()
+        self._messages = ()
         self._waiting_size = 0
         self.end()
-
-    def _is_full(self) -> bool:
-        return not self._ended and (
-            len(self._messages) >= self._max_messages or self._waiting_size >= self._max_size
-        )
 
 
 def _resolve(future: asyncio.Future[None] | None) -> None:

@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
     from wshub._hub import Hub
 
-__all__ = ("close_connections", "manage_connection", "open_connection")
+__all__ = ("manage_connection", "open_connection")
 
 StateT = TypeVar("StateT")
 
 logger = logging.getLogger("wshub")
 
-SHUTDOWN_TIMEOUT = 5.0
-"""Seconds that a shutdown gives connections to close, and again tasks to end."""
+REFUSAL_RETRY_AFTER = 5.0
+"""Seconds after which a client that comes during a shutdown is told to come back."""
 
 
 async def open_connection(
@@ -55,13 +55,19 @@ async def open_connection(
     if user is not None:
         check_user_id(user)
     if hub.stopping:
-        raise Rejection(CloseCode.SERVICE_RESTART, "shutting down")
-    accepted = await _accept(websocket, subprotocol, headers)
-    connection = Connection(websocket, hub, user=user, state=state)
+        reason = "shutting down"
+        raise Rejection(CloseCode.SERVICE_RESTART, reason, retry_after=REFUSAL_RETRY_AFTER)
+    seat = hub.admit(websocket, user, len(set(names)))
+    try:
+        accepted = await _accept(websocket, subprotocol, headers)
+    except BaseException:
+        hub.admission.release(seat)
+        raise
+    connection = Connection(websocket, hub, user=user, state=state, seat=seat)
     hub.register(connection)
     if not accepted:
         connection._link.lose()
-    connection._link.start_reading()
+    connection._link.start()
     for name in names:
         await hub.join(connection, name)
     return connection
@@ -89,9 +95,11 @@ async def manage_connection(
         state=state,
     )
     code, reason = int(CloseCode.NORMAL_CLOSURE), ""
+    handler = connection._link.bind_handler()
     try:
         yield connection
     except BaseException as error:
+        handler.settle()
         errors = _leaves(error)
         if connection.closed is not None and all(map(_tells_of_the_end, errors)):
             return
@@ -100,22 +108,8 @@ async def manage_connection(
             logger.error("the handler of %r failed: %r; closing with 1011", connection, error)
         raise
     finally:
+        handler.settle()
         await connection._link.finish(code, reason)
-
-
-async def close_connections(hub: Hub) -> None:
-    """Close every connection with 1012, then end every task; both within a deadline."""
-    hub.stopping = True  # the handshakes that come meanwhile are refused
-    closings = [
-        hub.tasks.start(
-            connection.close(CloseCode.SERVICE_RESTART, "shutting down"), name="wshub shutdown"
-        )
-        for connection in hub.registry.find("everyone")
-    ]
-    if closings:
-        await asyncio.wait(closings, timeout=SHUTDOWN_TIMEOUT)
-    await hub.tasks.stop(timeout=SHUTDOWN_TIMEOUT)
-    hub.stopping = False
 
 
 async def _accept(

@@ -8,9 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import anyio
 
+from wshub._facade import payload_of, take_over
+from wshub._farewell import free_later, say_farewell
+from wshub._handler import Handler
 from wshub._inbox import Inbox
 from wshub._outbox import Outbox
 from wshub._sink import AsgiSink
+from wshub._watch import Watch
+from wshub.events import ConnectionEnded, MessagesDropped
 from wshub.exceptions import (
     CloseCode,
     ConcurrentReceive,
@@ -18,21 +23,23 @@ from wshub.exceptions import (
     check_close_code,
     cut_reason,
 )
-from wshub.messages import Outgoing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Coroutine
 
     from starlette.types import Message as AsgiEvent
-    from starlette.websockets import WebSocket
 
+    from wshub._clock import Clock
     from wshub._counters import Counters
     from wshub._outbox import OutboxOptions
     from wshub._tasks import TaskOwner
-    from wshub.events import EvictionReason
+    from wshub._watch import WatchOptions
+    from wshub.connection import Connection
+    from wshub.events import DropReason, Event, EvictionReason, LimitAction, LimitName
     from wshub.exceptions import ClosedBy
+    from wshub.messages import Outgoing
 
-__all__ = ("Link", "LinkOptions")
+__all__ = ("Link", "LinkHub")
 
 T = TypeVar("T")
 
@@ -45,13 +52,36 @@ SENDS_PER_TURN = 64
 """Messages sent on one connection after which the event loop gets a turn."""
 
 
-class LinkOptions(Protocol):
+class LinkHub(Protocol):
     """What a link needs of the manager it belongs to."""
 
     outbox_options: OutboxOptions
     read_ahead: int
+    watch_options: WatchOptions
     counters: Counters
     tasks: TaskOwner
+    clock: Clock
+
+    def forget(self, connection: Connection) -> None:
+        """Take `connection` out of the registry and all rooms. Idempotent."""
+        ...
+
+    def handler_grace(self, by: ClosedBy) -> float | None:
+        """Return the seconds that a handler has once its connection is over; None: no limit."""
+        ...
+
+    @property
+    def has_hooks(self) -> bool:
+        """Whether anybody wants to be told of events."""
+        ...
+
+    def report(self, event: Event) -> None:
+        """Tell hooks of `event`."""
+        ...
+
+    def report_limit(self, limit: LimitName, action: LimitAction, connection: Connection) -> None:
+        """Count, log and tell hooks that the peer of `connection` reached a limit."""
+        ...
 
 
 class Closure(NamedTuple):
@@ -63,63 +93,62 @@ class Closure(NamedTuple):
 
 
 class Link:
-    """
-    Reads from and writes to one peer until either side, or the server, ends it.
-
-    `on_end` is called once, at the moment it is over for everyone.
-    """
+    """Reads from and writes to one peer until either side, or the server, ends it."""
 
     __slots__ = (
+        "_connection",
         "_farewell",
+        "_handler",
+        "_hub",
         "_inbox",
-        "_on_end",
-        "_options",
         "_reader",
         "_receive",
         "_sends",
         "_sink",
         "_spawned",
+        "_watch",
         "closure",
-        "name",
         "outbox",
     )
 
-    def __init__(
-        self,
-        websocket: WebSocket,
-        name: str,
-        options: LinkOptions,
-        on_end: Callable[[], None],
-    ) -> None:
-        self.name = name
-        self._options = options
-        self._on_end = on_end
+    def __init__(self, connection: Connection, hub: LinkHub) -> None:
+        websocket = connection.websocket
+        self._connection = connection
+        self._hub = hub
         self._receive = websocket._receive
         self._sink = AsgiSink(websocket._receive, websocket._send)
         self._inbox = Inbox(
-            max_messages=options.read_ahead,
-            max_size=options.outbox_options.max_bytes,
-            counters=options.counters,
+            max_messages=hub.read_ahead,
+            max_size=hub.outbox_options.max_bytes,
+            counters=hub.counters,
         )
-        self.outbox = Outbox(
-            self._sink,
-            options.outbox_options,
-            counters=options.counters,
-            evict=self._evict,
-        )
+        self.outbox = Outbox(self._sink, self, hub)
         self.closure: Closure | None = None
         self._sends = 0
         self._farewell: asyncio.Task[None] | None = None
-        self._spawned: set[asyncio.Task[Any]] = set()
-        # The handler may go on using the WebSocket as the tutorial does. Taking the place of the
-        # server's callables keeps that in order with broadcasts, lets the reader run beside
-        # `receive_text()`, and lets Starlette close what the hub has closed already.
-        websocket._receive = self._receive_for_websocket
-        websocket._send = self._send_for_websocket
+        self._handler: Handler | None = None
+        self._watch: Watch | None = None
+        self._spawned: set[asyncio.Task[Any]] | None = None
+        take_over(websocket, self)
 
-    def start_reading(self) -> None:
-        """Start the reader. Called once, when the registry knows the connection."""
-        self._reader = self._options.tasks.start(self._read(), name=f"wshub reader {self.name}")
+    @property
+    def is_behind(self) -> bool:
+        """Whether reading has stopped because the handler does not keep up."""
+        return self._inbox.is_full
+
+    def start(self) -> None:
+        """Start to read and to watch. Called once, when the registry knows the connection."""
+        name = f"wshub reader {self._connection.id}"
+        self._reader = self._hub.tasks.start(self._read(), name=name)
+        if self._hub.watch_options and self.closure is None:
+            self._watch = Watch(self, self._hub.watch_options, self._hub.clock)
+
+    def bind_handler(self) -> Handler:
+        """Cancel the current task some time after the end, unless it settles before."""
+        self._handler = Handler(self._connection.id)
+        if self.closure is not None:
+            self._expect_handler(self.closure.by)
+        return self._handler
 
     def check_open(self) -> None:
         """Raise `ConnectionClosed` if it is over."""
@@ -146,7 +175,7 @@ class Link:
     async def receive(self) -> str | bytes:
         """Return the next message. Raises `ConnectionClosed` or `ConcurrentReceive`."""
         if self._inbox.is_being_read:
-            raise ConcurrentReceive(self.name)
+            raise ConcurrentReceive(self._connection.id)
         message = await self._inbox.get()
         if message is None:
             # Only the end of the link ends its inbox.
@@ -161,18 +190,25 @@ class Link:
             return self.closure
         closure = self._end(code, reason, "hub")
         self.outbox.stop_accepting()
-        self._say_farewell(code, reason, self._options.outbox_options.send_timeout)
+        self._say_farewell(closure, self._hub.outbox_options.send_timeout)
         return closure
 
     async def close(self, code: int, reason: str) -> None:
         """End it; wait until what is queued and the close frame are sent, or given up."""
         self.start_closing(code, reason)
+        await self.said_farewell()
+
+    async def said_farewell(self) -> None:
+        """Wait until a close that was started is done, or given up. May be cancelled."""
         if self._farewell is not None:
             await asyncio.wait({self._farewell})
 
     def abort(self) -> None:
         """End it and drop the transport, where the server offers a way."""
         self._end_now("aborted")
+        self.outbox.discard()
+        if self._farewell is not None:
+            self._farewell.cancel()
         self._sink.abort()
 
     def lose(self) -> None:
@@ -192,10 +228,12 @@ class Link:
                 await self.close(code, reason)
             finally:
                 self.release()
-            tasks = {self._reader, *self._spawned}
+            tasks = {self._reader, *(self._spawned or ())}
             _, running = await asyncio.wait(tasks, timeout=EVICTION_GRACE)
             for task in running:
-                logger.warning("%s of %s ignores its cancellation", task.get_name(), self.name)
+                logger.warning(
+                    "%s of %s ignores its cancellation", task.get_name(), self._connection.id
+                )
 
     def spawn(self, coroutine: Coroutine[object, object, T]) -> asyncio.Task[T]:
         """Run `coroutine` until it or the link ends. Raises `ConnectionClosed`."""
@@ -203,22 +241,58 @@ class Link:
             coroutine.close()
             raise ConnectionClosed(*self.closure)
         task = asyncio.get_running_loop().create_task(coroutine)
+        if self._spawned is None:
+            self._spawned = set()
         self._spawned.add(task)
         task.add_done_callback(self._settle)
         if self.closure is not None:  # pragma: no cover (on eager loops it may have ended the link)
             task.cancel()
         return task
 
-    def _end(self, code: int, reason: str, by: ClosedBy) -> Closure:
+    def report_drop(self, reason: DropReason, count: int) -> None:
+        """Tell hooks that messages were dropped."""
+        if self._hub.has_hooks:
+            self._hub.report(MessagesDropped(self._connection, reason, count))
+
+    def report_limit(self, limit: LimitName, action: LimitAction) -> None:
+        """Count, log and tell hooks that the peer reached a limit."""
+        self._hub.report_limit(limit, action, self._connection)
+
+    def evict(self, cause: EvictionReason, error: BaseException | None) -> None:
+        """Give up a peer that cannot be served any longer."""
+        if self.closure is not None:
+            self.outbox.discard()  # it is closing already; the farewell settles the rest
+            return
+        self._hub.counters.evicted[cause] += 1
+        if cause == "write_failed":
+            logger.info("connection %s is dead", self._connection.id, exc_info=error)
+            self._end(CloseCode.ABNORMAL_CLOSURE, "", "peer", cause)
+            self.outbox.discard()
+        else:
+            logger.warning("cutting off connection %s: %s", self._connection.id, cause)
+            closure = self._end(CloseCode.TRY_AGAIN_LATER, "reading too slowly", "hub", cause)
+            self.outbox.discard()
+            self._say_farewell(closure, EVICTION_GRACE)
+
+    def _end(
+        self, code: int, reason: str, by: ClosedBy, evicted: EvictionReason | None = None
+    ) -> Closure:
         """Make it over at once; what the outbox still holds is the caller's to settle."""
         closure = self.closure = Closure(int(code), reason, by)
         if by == "hub":
             self._inbox.discard()
         else:
             self._inbox.end()
-        for task in self._spawned:
+        if self._watch is not None:
+            self._watch.stop()
+            self._watch = None
+        for task in self._spawned or ():
             task.cancel()
-        self._on_end()
+        self._expect_handler(by)
+        self._hub.forget(self._connection)
+        if self._hub.has_hooks:
+            closed = ConnectionClosed(*closure)
+            self._hub.report(ConnectionEnded(self._connection, closed, evicted))
         return closure
 
     def _end_now(self, reason: str) -> None:
@@ -226,58 +300,14 @@ class Link:
             self._end(CloseCode.ABNORMAL_CLOSURE, reason, "hub")
             self.outbox.discard()
 
-    def _evict(self, cause: EvictionReason, error: BaseException | None) -> None:
-        if self.closure is not None:
-            self.outbox.discard()  # it is closing already; the farewell settles the rest
-            return
-        self._options.counters.evicted[cause] += 1
-        if cause == "write_failed":
-            logger.info("connection %s is dead", self.name, exc_info=error)
-            self.lose()
-        else:
-            logger.warning("cutting off connection %s: %s", self.name, cause)
-            code, reason = CloseCode.TRY_AGAIN_LATER, "reading too slowly"
-            self._end(code, reason, "hub")
-            self.outbox.discard()
-            self._say_farewell(code, reason, EVICTION_GRACE)
+    def _expect_handler(self, by: ClosedBy) -> None:
+        grace = self._hub.handler_grace(by)
+        if self._handler is not None and grace is not None:
+            self._handler.expect_end(self._hub.clock, grace)
 
-    def _say_farewell(self, code: int, reason: str, limit: float) -> None:
-        """Write the close frame now if nothing waits before it; the handler may be at its end."""
-        rest = None
-        if not self.outbox.messages:
-            try:
-                rest = self._sink.close(code, reason)
-            except (Exception, asyncio.CancelledError) as error:  # the server's, not the caller's
-                logger.debug("%s left before its close frame", self.name, exc_info=error)
-                return
-            if rest is None:
-                self._free_later(limit)
-                return
-        self._farewell = self._options.tasks.start(
-            self._write_farewell(code, reason, limit, rest), name=f"wshub close {self.name}"
-        )
-
-    async def _write_farewell(
-        self, code: int, reason: str, limit: float, rest: asyncio.Future[None] | None
-    ) -> None:
-        try:
-            async with asyncio.timeout(limit):
-                if rest is None:
-                    await self.outbox.drained()
-                    rest = self._sink.close(code, reason)
-                if rest is not None:
-                    await rest
-            self._free_later(limit)
-        except (TimeoutError, asyncio.CancelledError):
-            self.outbox.discard()
-            self._sink.abort()
-        except Exception as error:  # servers raise what they like for a dead peer
-            logger.debug("%s left before its close frame", self.name, exc_info=error)
-
-    def _free_later(self, limit: float) -> None:
-        """Drop the transport of a peer that does not read what it was sent last."""
-        if self._sink.unsent_bytes:
-            asyncio.get_running_loop().call_later(limit, self._sink.abort)
+    def _say_farewell(self, closure: Closure, limit: float) -> None:
+        name, closing = self._connection.id, (closure.code, closure.reason)
+        self._farewell = say_farewell(self._hub, self.outbox, self._sink, name, closing, limit)
 
     async def _read(self) -> None:
         while True:
@@ -287,12 +317,14 @@ class Link:
                 self._end_now("reading was cancelled")
                 raise
             except Exception as error:  # servers raise what they like for a dead peer
-                logger.debug("%s failed to receive", self.name, exc_info=error)
+                logger.debug("%s failed to receive", self._connection.id, exc_info=error)
                 event = {"type": "websocket.disconnect", "code": CloseCode.ABNORMAL_CLOSURE}
             if event["type"] == "websocket.disconnect":
                 self._see_disconnect(event)
                 return
-            await self._inbox.put(_payload(event))
+            message = payload_of(event)
+            if self._watch is None or self._watch.notice(message):
+                await self._inbox.put(message)
 
     def _see_disconnect(self, event: AsgiEvent) -> None:
         if self.closure is None:
@@ -300,45 +332,15 @@ class Link:
             by: ClosedBy = "server" if code == CloseCode.SERVICE_RESTART else "peer"
             self._end(code, event.get("reason") or "", by)
             self.outbox.discard()
-            self._free_later(EVICTION_GRACE)
+            free_later(self._hub.clock, self._sink, EVICTION_GRACE)
 
     def _settle(self, task: asyncio.Task[Any]) -> None:
-        self._spawned.discard(task)
+        if self._spawned is not None:
+            self._spawned.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is None or (isinstance(error, ConnectionClosed) and self.closure is not None):
             return
-        logger.error("%s of connection %s failed", task.get_name(), self.name, exc_info=error)
+        logger.error(
+            "%s of connection %s failed", task.get_name(), self._connection.id, exc_info=error
+        )
         self.start_closing(CloseCode.INTERNAL_ERROR, "internal error")
-
-    async def _receive_for_websocket(self) -> AsgiEvent:
-        try:
-            message = await self.receive()
-        except ConnectionClosed as closed:
-            return {"type": "websocket.disconnect", "code": closed.code, "reason": closed.reason}
-        kind = "text" if isinstance(message, str) else "bytes"
-        return _ReceiveEvent(self, {"type": "websocket.receive", kind: message})
-
-    async def _send_for_websocket(self, event: AsgiEvent) -> None:
-        if event["type"] == "websocket.close":
-            await self.close(event.get("code", 1000), event.get("reason") or "")
-        else:
-            await self.send_and_flush(Outgoing(_payload(event)))
-
-
-class _ReceiveEvent(dict[str, Any]):
-    """A `websocket.receive` event that ends the link if it is not of the type that is asked for."""
-
-    def __init__(self, link: Link, event: AsgiEvent) -> None:
-        super().__init__(event)
-        self._link = link
-
-    def __missing__(self, key: str) -> object:
-        # `WebSocket.receive_text()` looks up "text" and would let a KeyError end the handler.
-        reason = f"this message has no {key}"
-        raise ConnectionClosed(*self._link.start_closing(CloseCode.UNSUPPORTED_DATA, reason))
-
-
-def _payload(event: AsgiEvent) -> str | bytes:
-    text: str | None = event.get("text")
-    data: str | bytes = event["bytes"] if text is None else text
-    return data

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from wshub._clock import limit_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from wshub._clock import Clock, Timer
     from wshub._counters import Counters
     from wshub._sink import Sink
-    from wshub.events import EvictionReason
+    from wshub.events import DropReason, EvictionReason
     from wshub.messages import Outgoing
 
 __all__ = ("Outbox", "OutboxOptions")
@@ -54,21 +55,40 @@ class OutboxOptions:
             raise ValueError(message)
 
 
+class _Hub(Protocol):
+    """What an outbox needs of the manager it belongs to."""
+
+    outbox_options: OutboxOptions
+    counters: Counters
+    clock: Clock
+
+
+class _Link(Protocol):
+    """What an outbox needs of the link it belongs to."""
+
+    def evict(self, cause: EvictionReason, error: BaseException | None) -> None:
+        """Give the peer up, which cannot be served any longer; `discard()` must follow."""
+        ...
+
+    def report_drop(self, reason: DropReason, count: int) -> None:
+        """Tell hooks that messages were dropped."""
+        ...
+
+
 class Outbox:
     """
     Puts messages into a sink in order, and holds them while the peer blocks.
 
     While nothing waits and the peer is writable, a message goes straight to the sink: no queue,
     no task. While the peer blocks, the write that it blocks is the one task.
-
-    `evict` is called when the peer cannot be served any longer; it must `discard()`.
     """
 
     __slots__ = (
         "_accepting",
+        "_clock",
         "_counters",
         "_deadline",
-        "_evict",
+        "_link",
         "_options",
         "_queue",
         "_sink",
@@ -77,23 +97,18 @@ class Outbox:
         "_write",
     )
 
-    def __init__(
-        self,
-        sink: Sink,
-        options: OutboxOptions,
-        *,
-        counters: Counters,
-        evict: Callable[[EvictionReason, BaseException | None], None],
-    ) -> None:
+    def __init__(self, sink: Sink, link: _Link, hub: _Hub) -> None:
         self._sink = sink
-        self._options = options
-        self._counters = counters
-        self._evict = evict
+        self._link = link
+        self._options = hub.outbox_options
+        self._counters = hub.counters
+        self._clock = hub.clock
         self._accepting = True
-        self._queue: deque[Outgoing] = deque()
+        # Most peers never block: an empty deque would be the largest part of their memory.
+        self._queue: deque[Outgoing] | tuple[()] = ()
         self._waiting_bytes = 0
         self._write: asyncio.Future[None] | None = None
-        self._deadline: asyncio.TimerHandle | None = None
+        self._deadline: Timer | None = None
         self._space: _Space | None = None
 
     @property
@@ -118,7 +133,7 @@ class Outbox:
     def put(self, outgoing: Outgoing) -> None:
         """Write or queue `outgoing`, or apply the overflow policy. Never waits, never raises."""
         if not self._accepting:
-            self._counters.dropped["closed"] += 1
+            self._drop("closed", 1)
         elif self._write is None:
             self._counters.queued += 1
             self._start(outgoing)
@@ -141,13 +156,13 @@ class Outbox:
             self._space = _Space()
         space = self._space
         try:
-            async with asyncio.timeout(self._options.send_timeout), space.turn:
+            async with limit_time(self._clock, self._options.send_timeout), space.turn:
                 while self._accepting and not self.has_room(outgoing):
                     space.freed.clear()
                     await space.freed.wait()
                 self.put(outgoing)
         except TimeoutError:
-            self._evict("send_timeout", None)
+            self._link.evict("send_timeout", None)
 
     def stop_accepting(self) -> None:
         """Take no more messages; those waiting still go out."""
@@ -157,11 +172,13 @@ class Outbox:
     def discard(self) -> None:
         """Take no more messages and drop, counted, those that wait."""
         self.stop_accepting()
-        self._counters.dropped["closed"] += self.messages
-        self._counters.queued -= self.messages
-        self._queue.clear()
+        waiting = self.messages
+        self._queue = ()
         self._waiting_bytes = 0
         write = self._end_write()
+        if waiting:
+            self._counters.queued -= waiting
+            self._drop("closed", waiting)
         if write is not None:
             write.cancel()
 
@@ -176,15 +193,15 @@ class Outbox:
             write = self._sink.write(outgoing)
         except (Exception, asyncio.CancelledError) as error:  # the server's, not the caller's
             self._counters.queued -= 1
-            self._counters.dropped["closed"] += 1
-            self._evict("write_failed", error)
+            self._drop("closed", 1)
+            self._link.evict("write_failed", error)
             return
         if write is None:
             self._count_sent()
             return
         self._write = write
-        self._deadline = write.get_loop().call_later(
-            self._options.send_timeout, self._evict, "send_timeout", None
+        self._deadline = self._clock.call_later(
+            self._options.send_timeout, self._link.evict, "send_timeout", None
         )
         write.add_done_callback(self._finish)
 
@@ -197,7 +214,7 @@ class Outbox:
             return
         error = asyncio.CancelledError() if write.cancelled() else write.exception()
         if error is not None:
-            self._evict("write_failed", error)
+            self._link.evict("write_failed", error)
             return
         self._end_write()
         self._count_sent()
@@ -205,6 +222,8 @@ class Outbox:
             outgoing = self._queue.popleft()
             self._waiting_bytes -= outgoing.size
             self._start(outgoing)
+        if not self._queue:
+            self._queue = ()
         self._wake()
 
     def _end_write(self) -> asyncio.Future[None] | None:
@@ -216,20 +235,29 @@ class Outbox:
 
     def _append(self, outgoing: Outgoing) -> None:
         self._counters.queued += 1
+        if isinstance(self._queue, tuple):
+            self._queue = deque()
         self._queue.append(outgoing)
         self._waiting_bytes += outgoing.size
 
     def _overflow(self, outgoing: Outgoing) -> None:
         if self._options.overflow == "drop_oldest":
+            dropped = 0
             while not self.has_room(outgoing):
+                assert self._queue  # noqa: S101  (an empty queue has room)
                 self._waiting_bytes -= self._queue.popleft().size
-                self._counters.queued -= 1
-                self._counters.dropped["overflow"] += 1
+                dropped += 1
+            self._counters.queued -= dropped
             self._append(outgoing)
+            self._drop("overflow", dropped)
             return
-        self._counters.dropped["overflow"] += 1
+        self._drop("overflow", 1)
         if self._options.overflow == "disconnect":
-            self._evict("overflow", None)
+            self._link.evict("overflow", None)
+
+    def _drop(self, reason: DropReason, count: int) -> None:
+        self._counters.dropped[reason] += count
+        self._link.report_drop(reason, count)
 
     def _count_sent(self) -> None:
         self._counters.queued -= 1

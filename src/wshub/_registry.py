@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from wshub.connection import Connection
     from wshub.messages import Audience
 
@@ -47,13 +49,16 @@ class Registry:
         if connection.user is not None:
             self._users.setdefault(connection.user, {})[connection] = None
 
-    def discard(self, connection: Connection) -> None:
-        """Take `connection` out of every index; not being in any is fine."""
-        self._connections.pop(connection, None)
+    def discard(self, connection: Connection) -> bool:
+        """Take `connection` out of every index; return whether it was registered."""
+        if connection not in self._connections:
+            return False
+        del self._connections[connection]
         if connection.user is not None:
             _discard(self._users, connection.user, connection)
         for room in self._memberships.pop(connection, ()):
             _discard(self._rooms, room, connection)
+        return True
 
     def join(self, connection: Connection, room: str) -> None:
         """Put a registered `connection` into `room`; one that is not registered stays outside."""
@@ -68,9 +73,9 @@ class Registry:
             rooms.discard(room)
             _discard(self._rooms, room, connection)
 
-    def rooms_of(self, connection: Connection) -> frozenset[str]:
-        """Return the names of the rooms that `connection` is in."""
-        return frozenset(self._memberships.get(connection, ()))
+    def rooms_of(self, connection: Connection) -> Collection[str]:
+        """Return the names of the rooms that `connection` is in; it changes with them."""
+        return self._memberships.get(connection, ())
 
     def find(self, audience: Audience, name: str = "") -> list[Connection]:
         """Return a snapshot of an audience, in the order of joining."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol
 
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypeVar
 
-from wshub._link import Link, LinkOptions
+from wshub._link import Link, LinkHub
 from wshub.exceptions import (
     CloseCode,
     ConnectionClosed,
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
     from starlette.websockets import WebSocket
 
+    from wshub._admission import Seat
     from wshub._outbox import Outbox
 
 __all__ = ("Connection",)
@@ -34,7 +34,7 @@ T = TypeVar("T")
 StateT_co = TypeVar("StateT_co", covariant=True, default=object)
 
 
-class _Hub(LinkOptions, Protocol):
+class _Hub(LinkHub, Protocol):
     """What a connection needs of the manager it belongs to."""
 
     async def join(self, connection: Connection, room: str) -> None:
@@ -47,10 +47,6 @@ class _Hub(LinkOptions, Protocol):
 
     def rooms_of(self, connection: Connection) -> frozenset[str]:
         """Return the rooms that `connection` is in."""
-        ...
-
-    def forget(self, connection: Connection) -> None:
-        """Take `connection` out of the registry and all rooms. Idempotent."""
         ...
 
 
@@ -78,6 +74,7 @@ class Connection(Generic[StateT_co]):
         "__weakref__",
         "_hub",
         "_link",
+        "_seat",
         "id",
         "outbox",
         "state",
@@ -86,14 +83,21 @@ class Connection(Generic[StateT_co]):
     )
 
     def __init__(
-        self, websocket: WebSocket, hub: _Hub, *, user: str | None, state: StateT_co
+        self,
+        websocket: WebSocket,
+        hub: _Hub,
+        *,
+        user: str | None,
+        state: StateT_co,
+        seat: Seat,
     ) -> None:
         self.id: str = secrets.token_urlsafe(12)
         self.user: str | None = user
         self.state: StateT_co = state
         self.websocket: WebSocket = websocket
         self._hub = hub
-        self._link = Link(websocket, self.id, hub, partial(hub.forget, self))
+        self._seat = seat
+        self._link = Link(self, hub)
         self.outbox: Outbox = self._link.outbox
 
     def __repr__(self) -> str:
@@ -234,6 +238,7 @@ class Connection(Generic[StateT_co]):
 
         Raises:
             InvalidRoomName: The name is empty or too long, or has control characters.
+            LimitExceeded: It is in `Limits.rooms_per_connection` rooms already.
             ConnectionClosed: The connection is over.
         """
         self._link.check_open()

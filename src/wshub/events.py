@@ -1,16 +1,132 @@
-"""Figures: what a manager counts and what `statistics()` shows of it."""
+"""What a manager tells its app about: figures of `statistics()`, and events for hooks."""
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
 
-__all__ = ("DropReason", "EvictionReason", "Statistics")
+if TYPE_CHECKING:
+    from wshub.connection import Connection
+    from wshub.exceptions import ConnectionClosed
+
+__all__ = (
+    "ConnectionEnded",
+    "ConnectionOpened",
+    "DropReason",
+    "Event",
+    "EvictionReason",
+    "Hook",
+    "LimitAction",
+    "LimitName",
+    "LimitReached",
+    "MessagesDropped",
+    "Statistics",
+)
 
 DropReason = Literal["overflow", "closed"]
 """Why a message for a peer was dropped: its outbox was full, or it left before its turn came."""
 
 EvictionReason = Literal["overflow", "send_timeout", "write_failed"]
 """Why a peer was evicted: full outbox, not writable for too long, or the write itself failed."""
+
+LimitName = Literal[
+    "connections",
+    "connections_per_user",
+    "connections_per_address",
+    "rooms_per_connection",
+    "message_bytes",
+    "messages_per_second",
+    "bytes_per_second",
+]
+"""A field of `Limits`."""
+
+LimitAction = Literal["refused", "warned", "closed"]
+"""
+What happened to who reached a limit: a handshake or a join was refused, a peer whose messages
+come too fast was warned and they still arrived, or its connection was closed.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionOpened:
+    """
+    A connection was registered.
+
+    Attributes:
+        connection: Which.
+    """
+
+    connection: Connection
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionEnded:
+    """
+    A connection is over; it has left the registry and its rooms.
+
+    Attributes:
+        connection: Which.
+        closed: How it ended: `code`, `reason` and `by`.
+        evicted: Why its peer was cut off, or None if it was not.
+    """
+
+    connection: Connection
+    closed: ConnectionClosed
+    evicted: EvictionReason | None
+
+
+@dataclass(frozen=True, slots=True)
+class MessagesDropped:
+    """
+    Messages for a peer will never be sent.
+
+    Attributes:
+        connection: Whose.
+        reason: Why.
+        count: Messages.
+    """
+
+    connection: Connection
+    reason: DropReason
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class LimitReached:
+    """
+    A client reached one of the manager's `Limits`.
+
+    Attributes:
+        limit: Which.
+        action: What happened.
+        connection: Whose; None for a handshake.
+        user: Id of the user, if there is one.
+        address: Address of the client as it is counted, where connections are counted by it.
+    """
+
+    limit: LimitName
+    action: LimitAction
+    connection: Connection | None
+    user: str | None
+    address: str | None
+
+
+Event: TypeAlias = ConnectionOpened | ConnectionEnded | MessagesDropped | LimitReached
+"""What a hook is called with. Later versions add members: ignore those you do not know."""
+
+
+class Hook(Protocol):
+    """
+    Is told of events: any function of one argument will do.
+
+    Called at once, in the event loop, in the order of the events: a hook must not block, and
+    must not wait; it may call `send_nowait()`, or put the event into a queue of its own. What it
+    raises is logged and hurts nobody.
+    """
+
+    def __call__(self, event: Event, /) -> None:
+        """Take note of `event`."""
+        ...
 
 
 class Statistics(NamedTuple):
@@ -31,6 +147,7 @@ class Statistics(NamedTuple):
         sent: Messages ever handed to the server, one for each recipient.
         dropped: Messages never sent, by reason.
         evicted: Peers that were cut off, by reason.
+        limited: Times that a client was refused, warned or closed, by limit.
     """
 
     connections: int
@@ -44,3 +161,4 @@ class Statistics(NamedTuple):
     sent: int
     dropped: dict[DropReason, int]
     evicted: dict[EvictionReason, int]
+    limited: dict[LimitName, int]

@@ -12,6 +12,7 @@ Exception
 │   ├── InvalidName               (also a `WebSocketException`, 1008)
 │   │   ├── InvalidRoomName
 │   │   └── InvalidUserId
+│   ├── LimitExceeded             (also a `Rejection`)
 │   ├── BackendUnavailable
 │   └── PayloadTooLarge
 └── WebSocketException            (FastAPI's, which is Starlette's)
@@ -20,12 +21,28 @@ Exception
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from fastapi.exceptions import WebSocketException
 from starlette.websockets import WebSocketDisconnect
 
 from wshub._close_codes import CloseCode, check_close_code, cut_reason
+
+from wshub._rejection import (
+    Rejection,
+    forbidden,
+    internal_error,
+    invalid_payload,
+    message_too_big,
+    policy_violation,
+    too_many_requests,
+    try_again_later,
+    unauthorized,
+    unsupported_data,
+)
+
+if TYPE_CHECKING:
+    from wshub.events import LimitName
 
 __all__ = (
     "AlreadyConnected",
@@ -38,6 +55,7 @@ __all__ = (
     "InvalidName",
     "InvalidRoomName",
     "InvalidUserId",
+    "LimitExceeded",
     "MessageNotEncodable",
     "NotConnected",
     "OutboxFull",
@@ -250,78 +268,36 @@ class PayloadTooLarge(HubError):
         )
 
 
-class Rejection(WebSocketException):
+_LIMIT_REASONS: dict[LimitName, tuple[int, str, int | None]] = {
+    "connections": (CloseCode.TRY_AGAIN_LATER, "too many connections", 503),
+    "connections_per_user": (CloseCode.TRY_AGAIN_LATER, "too many connections of this user", 429),
+    "connections_per_address": (
+        CloseCode.TRY_AGAIN_LATER,
+        "too many connections from this address",
+        429,
+    ),
+    "rooms_per_connection": (CloseCode.POLICY_VIOLATION, "too many rooms", None),
+}
+
+
+class LimitExceeded(HubError, Rejection):
     """
-    Refuses or ends one connection: raise it in a dependency or a handler.
+    Raised for a handshake or a join that is over one of the manager's `Limits`.
 
-    Args:
-        code: Close code that a close frame may carry.
-        reason: For the peer to read; cut to 123 bytes of UTF-8.
-        status: HTTP status when the handshake is refused over HTTP; by default derived from
-            the code.
-        retry_after: Seconds after which the peer may try again, or None.
+    It is also a `Rejection`: where nobody catches it, the client is refused with 1013 (HTTP 503
+    or 429 before accept), for a join with 1008.
 
-    Raises:
-        ValueError: The code cannot be sent (RFC 6455 §7.4.1).
+    Attributes:
+        limit: Name of the field of `Limits`.
+        maximum: Its value.
+        retry_after: Seconds after which the client is told to come back, or None.
     """
 
-    def __init__(
-        self,
-        code: int,
-        reason: str = "",
-        *,
-        status: int | None = None,
-        retry_after: float | None = None,
-    ) -> None:
-        super().__init__(check_close_code(code), cut_reason(reason))
-        self.status = status
-        self.retry_after = retry_after
+    def __init__(self, limit: LimitName, maximum: float, retry_after: float | None = None) -> None:
+        code, reason, status = _LIMIT_REASONS[limit]
+        super().__init__(code, reason, status=status, retry_after=retry_after)
+        self.limit: LimitName = limit
+        self.maximum = maximum
 
-
-def unsupported_data(reason: str = "unsupported data") -> Rejection:
-    """Build a rejection with 1003: the peer sent text where binary is due, or the reverse."""
-    return Rejection(CloseCode.UNSUPPORTED_DATA, reason)
-
-
-def invalid_payload(reason: str = "invalid payload") -> Rejection:
-    """Build a rejection with 1007: the message is not what its type promises, as broken JSON."""
-    return Rejection(CloseCode.INVALID_PAYLOAD, reason)
-
-
-def policy_violation(reason: str = "policy violation") -> Rejection:
-    """Build a rejection with 1008: no better code fits. HTTP 403 before accept."""
-    return Rejection(CloseCode.POLICY_VIOLATION, reason)
-
-
-def message_too_big(reason: str = "message too big") -> Rejection:
-    """Build a rejection with 1009: the message is larger than this endpoint takes."""
-    return Rejection(CloseCode.MESSAGE_TOO_BIG, reason)
-
-
-def internal_error(reason: str = "internal error") -> Rejection:
-    """Build a rejection with 1011: the server cannot go on. HTTP 500 before accept."""
-    return Rejection(CloseCode.INTERNAL_ERROR, reason)
-
-
-def try_again_later(
-    reason: str = "try again later", *, retry_after: float | None = 5.0
-) -> Rejection:
-    """Build a rejection with 1013: the server is busy. HTTP 503 before accept, with Retry-After."""
-    return Rejection(CloseCode.TRY_AGAIN_LATER, reason, retry_after=retry_after)
-
-
-def too_many_requests(
-    reason: str = "too many requests", *, retry_after: float | None = 5.0
-) -> Rejection:
-    """Build a rejection with 1013 of one busy client. HTTP 429 before accept, with Retry-After."""
-    return Rejection(CloseCode.TRY_AGAIN_LATER, reason, status=429, retry_after=retry_after)
-
-
-def unauthorized(reason: str = "unauthorized") -> Rejection:
-    """Build a rejection with 3000: no valid credential. HTTP 401 before accept."""
-    return Rejection(CloseCode.UNAUTHORIZED, reason)
-
-
-def forbidden(reason: str = "forbidden") -> Rejection:
-    """Build a rejection with 3003: known, but not allowed. HTTP 403 before accept."""
-    return Rejection(CloseCode.FORBIDDEN, reason)
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.limit} of Limits is {self.maximum}; raise it, or close some"

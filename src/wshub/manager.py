@@ -5,12 +5,16 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar, overload
 
+from wshub._clock import LoopClock
+from wshub._drain import close_connections, drain_connections
 from wshub._hub import Hub, find_connection
-from wshub._lifecycle import close_connections, manage_connection, open_connection
+from wshub._lifecycle import manage_connection, open_connection
 from wshub._names import check_room_name, check_user_id
 from wshub._outbox import OutboxOptions
+from wshub._watch import WatchOptions
 from wshub.backends.memory import MemoryBackend
 from wshub.exceptions import CloseCode, NotConnected, check_close_code, cut_reason
+from wshub.limits import Limits
 from wshub.messages import Dismissal, encode
 from wshub.rooms import Room
 
@@ -20,9 +24,11 @@ if TYPE_CHECKING:
 
     from starlette.websockets import WebSocket
 
+    from wshub._clock import Clock
+    from wshub._watch import Heartbeat
     from wshub.backends.base import Backend
     from wshub.connection import Connection
-    from wshub.events import Statistics
+    from wshub.events import Hook, Statistics
 
 __all__ = ("ConnectionManager",)
 
@@ -43,9 +49,19 @@ class ConnectionManager:
         read_ahead: Messages that are read from a peer before its handler takes them, and no
             further once they are `outbox.max_bytes` long. With so many waiting nothing more is
             read, and that the peer left is seen only when a write fails or the handler goes on.
+        limits: How many connections, rooms and messages are taken.
+        heartbeat: A message that every client gets now and then; by default none is sent.
+        idle_timeout: Seconds after which a peer that sent nothing, not even an answer to a
+            heartbeat, is closed with 3008; None: it may be silent for ever.
+        handler_grace: Seconds that the block of `connection()` may go on once its connection is
+            over, then it is cancelled; at most 1 when the server or the manager shuts down.
+            None: it is never cancelled.
+        hooks: Functions to be called with every event, as `ConnectionEnded`.
+        clock: Tells the time for all timeouts; for tests.
 
     Raises:
-        ValueError: `read_ahead` is less than 1.
+        ValueError: A number is out of its range, or `idle_timeout` leaves no time to answer a
+            heartbeat.
     """
 
     def __init__(
@@ -54,10 +70,28 @@ class ConnectionManager:
         backend: Backend | None = None,
         outbox: OutboxOptions | None = None,
         read_ahead: int = 64,
+        limits: Limits | None = None,
+        heartbeat: Heartbeat | None = None,
+        idle_timeout: float | None = None,
+        handler_grace: float | None = 10.0,
+        hooks: Iterable[Hook] = (),
+        clock: Clock | None = None,
     ) -> None:
         if read_ahead < 1:
             raise ValueError(f"read_ahead must be at least 1 message, not {read_ahead}")
-        self._hub = Hub(backend or MemoryBackend(), outbox or OutboxOptions(), read_ahead)
+        if handler_grace is not None and handler_grace < 0:
+            raise ValueError(f"handler_grace must not be negative, but is {handler_grace!r}")
+        limits = limits or Limits()
+        self._hub = Hub(
+            backend or MemoryBackend(),
+            outbox_options=outbox or OutboxOptions(),
+            watch_options=WatchOptions(limits, heartbeat, idle_timeout),
+            limits=limits,
+            read_ahead=read_ahead,
+            handler_grace=handler_grace,
+            hooks=tuple(hooks),
+            clock=clock or LoopClock(),
+        )
 
     @property
     def active_connections(self) -> list[WebSocket]:
@@ -141,8 +175,9 @@ class ConnectionManager:
         On the way out the connection leaves its rooms and closes: with 1000 on return, with the
         exception's own code on `WebSocketException`, with 1011 on any other error (logged and
         raised on), with 1001 on cancellation. That the peer left is no error: the block then
-        ends quietly and the code after it runs. For a peer that left during the handshake the
-        connection is over from the start.
+        ends quietly and the code after it runs. A block that waits for something else, and so
+        does not see that, is cancelled after `handler_grace` and ends quietly too. For a peer
+        that left during the handshake the connection is over from the start.
 
         Args:
             websocket: Not accepted yet, or accepted by the app itself.
@@ -155,6 +190,9 @@ class ConnectionManager:
         Raises:
             AlreadyConnected: The WebSocket is registered already, or was accepted before and
                 `subprotocol` or `headers` come too late.
+            LimitExceeded: There are too many connections or rooms; see `Limits`. The WebSocket
+                is then not accepted.
+            Rejection: The manager is shutting down; the WebSocket is then not accepted.
             InvalidRoomName: A room name is empty or too long, or has control characters; the
                 WebSocket is then not accepted.
             InvalidUserId: The same of `user`.
@@ -267,6 +305,23 @@ class ConnectionManager:
         finally:
             await close_connections(self._hub)
             await self._hub.backend.stop()
+
+    async def drain(self, *, timeout: float = 30.0, jitter: float = 5.0) -> None:
+        """
+        Say goodbye to everyone, spread out so that clients do not all come back at once.
+
+        From now on handshakes are refused with 1012 (HTTP 503), until a lifespan ends. Each
+        connection is sent what is queued and closed with 1012 and a reason that ends in
+        `retry-after=2.5`: seconds, random up to `jitter`, after which the client should
+        reconnect. Call it before the server stops: from the route that your orchestrator asks
+        to (Kubernetes: preStop), or a signal handler. Cancelling it leaves open who was not
+        told yet.
+
+        Args:
+            timeout: Seconds after which connections that are not closed yet are aborted.
+            jitter: Seconds over which the goodbyes, and the reconnects, are spread.
+        """
+        await drain_connections(self._hub, timeout=timeout, jitter=jitter)
 
     def statistics(self) -> Statistics:
         """Return the figures of this manager in this process."""

@@ -13,7 +13,7 @@ from wshub.exceptions import MessageNotEncodable
 if TYPE_CHECKING:
     from starlette.types import Message as AsgiEvent
 
-__all__ = ("Audience", "Dismissal", "Envelope", "Outgoing", "Publication", "encode")
+__all__ = ("Audience", "Dismissal", "Envelope", "Outgoing", "Publication", "encode", "size_of")
 
 Audience = Literal["everyone", "room", "user"]
 """Whom a publication is for."""
@@ -38,22 +38,18 @@ class Outgoing:
 
     def __init__(self, data: str | bytes) -> None:
         self.data: Final[str | bytes] = data
-        self.size: int
-        self.event: AsgiEvent
-        if isinstance(data, str):
-            self.size = len(data) if data.isascii() else len(_to_utf8(data))
-            self.event = {"type": "websocket.send", "text": data}
-        else:
-            self.size = len(data)
-            self.event = {"type": "websocket.send", "bytes": data}
+        kind = "text" if isinstance(data, str) else "bytes"
+        self.event: AsgiEvent = {"type": "websocket.send", kind: data}
+        try:
+            self.size: int = size_of(data)
+        except UnicodeEncodeError as error:
+            # A server would raise this for each recipient in turn; here it reaches the sender.
+            raise MessageNotEncodable("str", str(error)) from error
 
 
-def _to_utf8(text: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError as error:
-        # A server would raise this for each recipient in turn; here it reaches only the sender.
-        raise MessageNotEncodable("str", str(error)) from error
+def size_of(data: str | bytes) -> int:
+    """Return the bytes of a payload on the wire, UTF-8 for text, before framing."""
+    return len(data) if isinstance(data, bytes) or data.isascii() else len(data.encode())
 
 
 @dataclass(frozen=True, slots=True)

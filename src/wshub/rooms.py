@@ -62,6 +62,7 @@ class Room:
         Put `connection` into the room; its being in already is fine.
 
         Raises:
+            LimitExceeded: It is in `Limits.rooms_per_connection` rooms already.
             ConnectionClosed: The connection is over.
         """
         await connection.join(self.name)

@@ -1,0 +1,79 @@
+"""The last frame of a connection, and the transport behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Protocol
+
+from wshub._clock import limit_time
+
+if TYPE_CHECKING:
+    from wshub._clock import Clock
+    from wshub._outbox import Outbox
+    from wshub._sink import Sink
+    from wshub._tasks import TaskOwner
+
+__all__ = ("free_later", "say_farewell")
+
+logger = logging.getLogger("wshub")
+
+
+class _Hub(Protocol):
+    """What a farewell needs of the manager it belongs to."""
+
+    clock: Clock
+    tasks: TaskOwner
+
+
+def say_farewell(
+    hub: _Hub, outbox: Outbox, sink: Sink, name: str, closing: tuple[int, str], limit: float
+) -> asyncio.Task[None] | None:
+    """
+    Write the close frame now if nothing waits before it; the handler may be at its end.
+
+    Returns:
+        The task that goes on with it, for at most `limit` seconds, or None if it is done.
+    """
+    rest = None
+    if not outbox.messages:
+        try:
+            rest = sink.close(*closing)
+        except (Exception, asyncio.CancelledError) as error:  # the server's, not the caller's
+            logger.debug("%s left before its close frame", name, exc_info=error)
+            return None
+        if rest is None:
+            free_later(hub.clock, sink, limit)
+            return None
+    farewell = _write_farewell(hub.clock, outbox, sink, name, closing, limit, rest)
+    return hub.tasks.start(farewell, name=f"wshub close {name}")
+
+
+def free_later(clock: Clock, sink: Sink, limit: float) -> None:
+    """Drop the transport of a peer that does not read what it was sent last."""
+    if sink.unsent_bytes:
+        clock.call_later(limit, sink.abort)
+
+
+async def _write_farewell(
+    clock: Clock,
+    outbox: Outbox,
+    sink: Sink,
+    name: str,
+    closing: tuple[int, str],
+    limit: float,
+    rest: asyncio.Future[None] | None,
+) -> None:
+    try:
+        async with limit_time(clock, limit):
+            if rest is None:
+                await outbox.drained()
+                rest = sink.close(*closing)
+            if rest is not None:
+                await rest
+        free_later(clock, sink, limit)
+    except (TimeoutError, asyncio.CancelledError):
+        outbox.discard()
+        sink.abort()
+    except Exception as error:  # servers raise what they like for a dead peer
+        logger.debug("%s left before its close frame", name, exc_info=error)

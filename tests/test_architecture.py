@@ -46,6 +46,7 @@ LAYERS = [
     {"_registry", "backends", "backends.memory", "connection", "rooms"},
     {"_admission", "_drain", "_hub", "_lifecycle", "_relay"},
     {"manager", "rejections"},
+    {"testing"},
 ]
 """Lowest first. A module imports from its own layer and from those before it."""
 

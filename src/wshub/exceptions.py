@@ -27,7 +27,6 @@ from fastapi.exceptions import WebSocketException
 from starlette.websockets import WebSocketDisconnect
 
 from wshub._close_codes import CloseCode, check_close_code, cut_reason
-
 from wshub._rejection import (
     Rejection,
     forbidden,

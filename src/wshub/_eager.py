@@ -40,8 +40,13 @@ if sys.version_info >= (3, 12):  # pragma: no cover
         return None
 
 else:  # pragma: no cover
-    from asyncio.tasks import _enter_task, _leave_task
+    # Entering and leaving by `_enter_task()` and `_leave_task()` takes as long as the rest of a
+    # start. This is the same dictionary, and Python 3.11 will not change any more.
+    from asyncio.tasks import _current_tasks  # type: ignore[attr-defined]
     from contextvars import copy_context
+    from types import CoroutineType
+
+    _current: Any = _current_tasks
 
     class _StandIn:
         """
@@ -50,6 +55,8 @@ else:  # pragma: no cover
         Who asks for it in the first step, as `asyncio.timeout()` does, finds it in the later
         ones too, and what is done to it reaches the task that goes on with the coroutine.
         """
+
+        __slots__ = ("__weakref__", "_caller", "_task")
 
         def __init__(self, caller: Any) -> None:
             self._caller = caller
@@ -62,38 +69,28 @@ else:  # pragma: no cover
         def cancelling(self) -> int:
             return 0 if self._task is None else self._task.cancelling()
 
-    def _step(loop: asyncio.AbstractEventLoop, stand_in: Any, advance: Any, *args: Any) -> Any:
-        """Take one step of a coroutine with `stand_in` as the current task."""
-        current: Any = asyncio.current_task(loop)
-        if current is not None:
-            _leave_task(loop, current)
-        _enter_task(loop, stand_in)
-        try:
-            return advance(*args)
-        finally:
-            _leave_task(loop, stand_in)
-            if current is not None:
-                _enter_task(loop, current)
-
     def start_eagerly(awaitable: Awaitable[None]) -> asyncio.Task[None] | None:
         """
         Run `awaitable` up to where it first waits.
 
-        Does what `asyncio.Task(eager_start=True)` does from Python 3.12 on, with the functions
-        that asyncio documents for writing task types ("Extending", Task lifetime support).
+        Does what `asyncio.Task(eager_start=True)` does from Python 3.12 on.
 
         Returns:
             The task that goes on with it, or None if it is done. What it raises before it first
             waits is raised here.
         """
-        steps = awaitable.__await__()
+        steps: Any = awaitable if type(awaitable) is CoroutineType else awaitable.__await__()
         loop = asyncio.get_running_loop()
+        caller = _current.get(loop)
+        stand_in = _StandIn(caller)
         context = copy_context()
-        stand_in: Any = _StandIn(asyncio.current_task(loop))
+        _current[loop] = stand_in
         try:
-            awaited = context.run(_step, loop, stand_in, next, steps)
+            awaited = context.run(steps.send, None)
         except StopIteration:
             return None
+        finally:
+            _restore(loop, caller)
         if awaited is not None:
             # A task takes this mark off the future that it is handed; others may await it too.
             awaited._asyncio_future_blocking = False
@@ -101,6 +98,21 @@ else:  # pragma: no cover
         task: asyncio.Task[None] = loop.create_task(going_on, context=context)
         stand_in._task, stand_in._caller = task, None
         return task
+
+    def _restore(loop: asyncio.AbstractEventLoop, task: Any) -> None:
+        if task is None:
+            del _current[loop]
+        else:
+            _current[loop] = task
+
+    def _step(loop: asyncio.AbstractEventLoop, stand_in: Any, advance: Any, *args: Any) -> Any:
+        """Take one step of a coroutine with `stand_in` as the current task."""
+        caller = _current.get(loop)
+        _current[loop] = stand_in
+        try:
+            return advance(*args)
+        finally:
+            _restore(loop, caller)
 
     class _Rest:
         """What is left of a started coroutine."""

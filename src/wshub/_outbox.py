@@ -135,7 +135,6 @@ class Outbox:
         if not self._accepting:
             self._drop("closed", 1)
         elif self._write is None:
-            self._counters.queued += 1
             self._start(outgoing)
         elif self.has_room(outgoing):
             self._append(outgoing)
@@ -188,17 +187,17 @@ class Outbox:
             await asyncio.wait({self._write})
 
     def _start(self, outgoing: Outgoing) -> None:
-        """Write a message that is counted as queued; in the background if the peer blocks."""
+        """Write a message that is not counted yet; in the background if the peer blocks."""
         try:
             write = self._sink.write(outgoing)
         except (Exception, asyncio.CancelledError) as error:  # the server's, not the caller's
-            self._counters.queued -= 1
             self._drop("closed", 1)
             self._link.evict("write_failed", error)
             return
         if write is None:
-            self._count_sent()
+            self._counters.sent += 1
             return
+        self._counters.queued += 1
         self._write = write
         self._deadline = self._clock.call_later(
             self._options.send_timeout, self._link.evict, "send_timeout", None
@@ -217,9 +216,11 @@ class Outbox:
             self._link.evict("write_failed", error)
             return
         self._end_write()
-        self._count_sent()
+        self._counters.queued -= 1
+        self._counters.sent += 1
         while self._queue and self._write is None:
             outgoing = self._queue.popleft()
+            self._counters.queued -= 1
             self._waiting_bytes -= outgoing.size
             self._start(outgoing)
         if not self._queue:
@@ -258,10 +259,6 @@ class Outbox:
     def _drop(self, reason: DropReason, count: int) -> None:
         self._counters.dropped[reason] += count
         self._link.report_drop(reason, count)
-
-    def _count_sent(self) -> None:
-        self._counters.queued -= 1
-        self._counters.sent += 1
 
     def _wake(self) -> None:
         if self._space is not None:

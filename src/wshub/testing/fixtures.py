@@ -1,0 +1,38 @@
+"""
+Fixtures for pytest: `pytest_plugins = ["wshub.testing.fixtures"]` in the topmost `conftest.py`.
+
+They need pytest-asyncio, in any of its modes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from wshub.testing._extras import needing
+from wshub.testing.clock import FakeClock
+from wshub.testing.deadline import until
+
+with needing("wshub[testing]"):
+    import pytest
+    import pytest_asyncio
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+__all__ = ("fake_clock", "nothing_left_behind")
+
+
+@pytest.fixture
+def fake_clock() -> FakeClock:
+    """Return a clock for `ConnectionManager(clock=fake_clock)` that a test turns by hand."""
+    return FakeClock()
+
+
+@pytest_asyncio.fixture
+async def nothing_left_behind() -> AsyncGenerator[None, None]:
+    """Fail a test that leaves a task running in its event loop."""
+    before: set[object] = set(asyncio.all_tasks())
+    yield
+    before.add(asyncio.current_task())
+    await until(lambda: not asyncio.all_tasks() - before)

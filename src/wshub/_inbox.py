@@ -16,7 +16,7 @@ class Inbox:
     """
     Holds messages between the reader task and the one task that receives.
 
-    Bounded by messages and by their length in characters or bytes; the reader stops once over.
+    Bounded by messages and by their length in characters or bytes; the reader stops once full.
     """
 
     __slots__ = (
@@ -53,8 +53,8 @@ class Inbox:
             len(self._messages) >= self._max_messages or self._waiting_size >= self._max_size
         )
 
-    async def put(self, message: str | bytes) -> None:
-        """Append `message`, then wait while the inbox is full: the reader must not run on."""
+    def put(self, message: str | bytes) -> None:
+        """Append `message`, also over the bound: the reader then waits for room."""
         self._counters.received += 1
         if self._ended:
             self._counters.unread += 1
@@ -64,9 +64,11 @@ class Inbox:
         self._messages.append(message)
         self._waiting_size += len(message)
         _resolve(self._arrival)
-        while self.is_full:
-            self._space = asyncio.get_running_loop().create_future()
-            await self._space
+
+    async def wait_for_room(self, timeout: float) -> None:
+        """Return once it may have room, or after `timeout` seconds. One caller at a time."""
+        self._space = asyncio.get_running_loop().create_future()
+        await asyncio.wait({self._space}, timeout=timeout)
 
     async def get(self) -> str | bytes | None:
         """

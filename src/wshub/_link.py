@@ -48,6 +48,9 @@ logger = logging.getLogger("wshub")
 EVICTION_GRACE = 1.0
 """Seconds that a peer which is cut off has to take the close frame."""
 
+LOOK_INTERVAL = 1.0
+"""Seconds between two looks whether the server closes a peer that is not read any further."""
+
 SENDS_PER_TURN = 64
 """Messages sent on one connection after which the event loop gets a turn."""
 
@@ -324,7 +327,17 @@ class Link:
                 return
             message = payload_of(event)
             if self._watch is None or self._watch.notice(message):
-                await self._inbox.put(message)
+                self._inbox.put(message)
+                await self._wait_for_room()
+
+    async def _wait_for_room(self) -> None:
+        """Read no further while the inbox is full, unless the end is all that is left to read."""
+        waited = False
+        while self._inbox.is_full and not self._sink.is_closing:
+            await self._inbox.wait_for_room(LOOK_INTERVAL)
+            waited = True
+        if waited and self._watch is not None:
+            self._watch.hear()
 
     def _see_disconnect(self, event: AsgiEvent) -> None:
         if self.closure is None:

@@ -38,6 +38,11 @@ class Sink(Protocol):
         """Bytes that the transport holds because the peer does not read; 0 where unknown."""
         ...
 
+    @property
+    def is_closing(self) -> bool:
+        """Whether the transport is closed or about to be; False where unknown."""
+        ...
+
     def abort(self) -> None:
         """Drop the connection at once where the server offers a way; otherwise do nothing."""
         ...
@@ -68,6 +73,12 @@ class AsgiSink:
         transport = self._transport
         return 0 if transport is None else transport.get_write_buffer_size()
 
+    @property
+    def is_closing(self) -> bool:
+        """Whether uvicorn's transport is closed or about to be; False under other servers."""
+        transport = self._transport
+        return transport is not None and transport.is_closing()
+
     def abort(self) -> None:
         """Drop uvicorn's transport; under other servers do nothing."""
         transport = self._transport
@@ -88,6 +99,10 @@ class _Transport(Protocol):
 
     def get_write_buffer_size(self) -> int:
         """Return the bytes that are not written yet."""
+        ...
+
+    def is_closing(self) -> bool:
+        """Whether it is closed or about to be."""
         ...
 
     def abort(self) -> None:

@@ -67,10 +67,11 @@ class WatchOptions:
     def __init__(
         self, limits: Limits, heartbeat: Heartbeat | None, idle_timeout: float | None
     ) -> None:
-        if idle_timeout is not None and not idle_timeout > (heartbeat.interval if heartbeat else 0):
+        least = heartbeat.interval if heartbeat and heartbeat.reply is not None else 0
+        if idle_timeout is not None and not idle_timeout > least:
             raise ValueError(
-                f"idle_timeout must be positive, and longer than the interval of heartbeats, "
-                f"not {idle_timeout!r}"
+                f"idle_timeout must be positive, and longer than the interval of heartbeats that "
+                f"are answered, not {idle_timeout!r}"
             )
         self.limits = limits
         self.idle_timeout = idle_timeout
@@ -134,18 +135,23 @@ class Watch:
             self._beats = clock.call_later(first, self._send_beat)
 
     def notice(self, message: str | bytes) -> bool:
-        """Take note of a message that came in; return whether it is more than a heartbeat's."""
+        """Take note of a message that came in; return whether the handler is to see it."""
         self._heard = now = self._clock.time()
-        if message == self._options.reply:
-            return False
         maximum = self._options.limits.message_bytes
         size = 0 if maximum is None and self._bytes is None else size_of(message)
         if maximum is not None and size > maximum:
             self._close("message_bytes", CloseCode.MESSAGE_TOO_BIG, "message too big")
-        else:
-            self._charge("messages_per_second", self._messages, 1, now)
+        elif self._charge("messages_per_second", self._messages, 1, now):
             self._charge("bytes_per_second", self._bytes, size, now)
-        return True
+        return message != self._options.reply
+
+    def hear(self) -> None:
+        """Count the peer as heard of now: what it sent may have waited to be read."""
+        self._heard = self._clock.time()
+
+    def hear(self) -> None:
+        """Take note that the peer may have sent something that was not read until now."""
+        self._heard = self._clock.time()
 
     def stop(self) -> None:
         """Stop watching."""
@@ -155,12 +161,15 @@ class Watch:
 
     def _charge(
         self, limit: LimitName, bucket: TokenBucket | None, tokens: int, now: float
-    ) -> None:
+    ) -> bool:
+        """Take `tokens` out of `bucket`; return False if that closed the connection."""
         verdict = "fine" if bucket is None else bucket.take(tokens, now)
         if verdict == "close":
             self._close(limit, CloseCode.POLICY_VIOLATION, "too many messages")
-        elif verdict == "warn":
+            return False
+        if verdict == "warn":
             self._link.report_limit(limit, "warned")
+        return True
 
     def _close(self, limit: LimitName, code: int, reason: str) -> None:
         self._link.report_limit(limit, "closed")
@@ -175,10 +184,9 @@ class Watch:
     def _check_idle(self) -> None:
         timeout = self._options.idle_timeout
         assert timeout is not None  # noqa: S101  (there is no timer without it)
-        now = self._clock.time()
         if self._link.is_behind:
-            self._heard = now  # what it sent may wait behind what nobody reads
-        left = self._heard + timeout - now
+            self.hear()  # what it sent may wait behind what nobody reads
+        left = self._heard + timeout - self._clock.time()
         if left > 0:
             self._idle = self._clock.call_later(left, self._check_idle)
         else:

@@ -146,10 +146,6 @@ class Watch:
         return message != self._options.reply
 
     def hear(self) -> None:
-        """Count the peer as heard of now: what it sent may have waited to be read."""
-        self._heard = self._clock.time()
-
-    def hear(self) -> None:
         """Take note that the peer may have sent something that was not read until now."""
         self._heard = self._clock.time()
 

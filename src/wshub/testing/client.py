@@ -108,4 +108,8 @@ async def connect(
         "proxy": None,
     }
     async with connect_websocket(url, **(settings | options)) as websocket:
-        yield Client(websocket, timeout=timeout)
+        client = Client(websocket, timeout=timeout)
+        try:
+            yield client
+        finally:
+            client.read_on()  # else the server's close frame would not be seen

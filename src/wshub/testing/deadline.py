@@ -33,34 +33,40 @@ async def deadline(seconds: float, awaited: str) -> AsyncGenerator[None, None]:
         raise
 
 
-async def until(condition: Callable[[], object], timeout: float = DEADLINE) -> None:
+async def until(
+    condition: Callable[[], object], timeout: float = DEADLINE, *, awaited: str | None = None
+) -> None:
     """
     Give the event loop turns until `condition()` is true.
 
     Raises:
-        TimeoutError: It was not within `timeout` seconds; names the condition.
+        TimeoutError: It was not within `timeout` seconds; names what was `awaited`, or else shows
+            the condition.
     """
-    async with deadline(timeout, describe(condition)):
+    async with deadline(timeout, awaited or _source_of(condition)):
         while not condition():
             await asyncio.sleep(INTERVAL)
 
 
-def wait_until(condition: Callable[[], object], timeout: float = DEADLINE) -> None:
+def wait_until(
+    condition: Callable[[], object], timeout: float = DEADLINE, *, awaited: str | None = None
+) -> None:
     """
     Block this thread until `condition()` is true: `until()` for tests without an event loop.
 
     Raises:
-        TimeoutError: It was not within `timeout` seconds; names the condition.
+        TimeoutError: It was not within `timeout` seconds; names what was `awaited`, or else shows
+            the condition.
     """
     end = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > end:
-            raise TimeoutError(f"waited {timeout:g} seconds for {describe(condition)}")
+            name = awaited or _source_of(condition)
+            raise TimeoutError(f"waited {timeout:g} seconds for {name}")
         time.sleep(INTERVAL)
 
 
-def describe(condition: Callable[[], object]) -> str:
-    """Return the source of `condition` where it can be found."""
+def _source_of(condition: Callable[[], object]) -> str:
     try:
         source = inspect.getsource(condition)
     except (OSError, TypeError):

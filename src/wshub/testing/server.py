@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from wshub.testing._extras import needing
@@ -11,6 +12,8 @@ from wshub.testing._runner import TaskRunner, ThreadRunner
 from wshub.testing.deadline import DEADLINE, until, wait_until
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     import uvicorn
     from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -24,10 +27,10 @@ DEFAULTS: dict[str, Any] = {
     "timeout_graceful_shutdown": 2,
     "ws_ping_interval": None,
 }
-"""uvicorn's options, as a test wants them: quiet, soon over, without pings of its own."""
+"""uvicorn's options as a test wants them: quiet, soon over, without pings of its own."""
 
 LAST_GRACE = 1.0
-"""Seconds for what is cancelled because its time to stop was over."""
+"""Seconds for what is cancelled because its time to end was over."""
 
 
 class LiveServer:
@@ -40,7 +43,14 @@ class LiveServer:
     """
 
     def __init__(
-        self, app: ASGIApp, *, runner: Runner, port: int, timeout: float, options: dict[str, Any]
+        self,
+        app: ASGIApp,
+        *,
+        runner: Runner,
+        port: int,
+        send_buffer: int | None,
+        timeout: float,
+        options: dict[str, Any],
     ) -> None:
         with needing("wshub[testing]"):
             import uvicorn
@@ -51,9 +61,11 @@ class LiveServer:
         self.uvicorn: uvicorn.Server = Server(uvicorn.Config(self._call, **options))
         self._app = app
         self._runner = runner
+        self._send_buffer = send_buffer
         self._timeout = timeout
         self._lifespan: asyncio.Task[Any] | None = None
-        self._failure: BaseException | None = None
+        self._lifespan_error: BaseException | None = None
+        self._error: Exception | None = None
 
     @property
     def http(self) -> str:
@@ -73,45 +85,61 @@ class LiveServer:
     async def __aenter__(self) -> Self:
         self._begin()
         try:
-            await until(self._has_begun, self._timeout)
+            await until(self._has_begun, self._timeout, awaited="the app to start")
             self._check_start()
-        except BaseException:
-            await self.__aexit__()
+        except BaseException as error:
+            await self.__aexit__(type(error), error, error.__traceback__)
             raise
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         self.uvicorn.should_exit = True
         try:
             await until(self._has_ended, self._timeout)
-        except BaseException:
-            self._give_up()
-            await until(self._has_ended, LAST_GRACE)
-            raise
+        except BaseException as late:
+            failure = self._give_up(late)
+            with suppress(TimeoutError):
+                await until(self._has_ended, 2 * LAST_GRACE)
+            raise failure from error
+        self._check_end(error)
 
     def __enter__(self) -> Self:
         if isinstance(self._runner, TaskRunner):
-            raise TypeError("`with live_server(…)` needs a loop='asyncio' or 'uvloop' of its own")
+            raise TypeError("`with live_server(…)` needs loop='asyncio' or loop='uvloop'")
         self._begin()
         try:
-            wait_until(self._has_begun, self._timeout)
+            wait_until(self._has_begun, self._timeout, awaited="the app to start")
             self._check_start()
-        except BaseException:
-            self.__exit__()
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
             raise
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         self.uvicorn.should_exit = True
         try:
             wait_until(self._has_ended, self._timeout)
-        except BaseException:
-            self._give_up()
-            wait_until(self._has_ended, LAST_GRACE)
-            raise
+        except BaseException as late:
+            failure = self._give_up(late)
+            with suppress(TimeoutError):
+                wait_until(self._has_ended, 2 * LAST_GRACE)
+            raise failure from error
+        self._check_end(error)
 
     def _begin(self) -> None:
         listener = socket.create_server(("127.0.0.1", self.port))
+        if self._send_buffer is not None:  # what a listening socket has, its connections get
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._send_buffer)
         self.port = listener.getsockname()[1]
         self._runner.start(self._serve(listener))
 
@@ -123,18 +151,34 @@ class LiveServer:
 
     def _check_start(self) -> None:
         if not self.uvicorn.started:
-            raise RuntimeError("the server did not start: the app failed") from self._failure
+            error = self._error or self._lifespan_error
+            raise RuntimeError(
+                f"the server did not start: {error or 'its lifespan failed'}"
+            ) from error
 
-    def _give_up(self) -> None:
-        self.uvicorn.force_exit = True
+    def _check_end(self, error: BaseException | None) -> None:
+        if self.uvicorn.started and self._error is not None:
+            raise RuntimeError(f"the server failed: {self._error}") from error or self._error
+
+    def _give_up(self, error: BaseException) -> BaseException:
+        """Cancel all that is left; return what to raise instead of `error`."""
+        tasks = len(self.uvicorn.server_state.tasks)
         self._runner.cancel()
+        if not isinstance(error, TimeoutError):
+            return error
+        return TimeoutError(
+            f"the server did not stop within {self._timeout:g} seconds; left were "
+            f"{self.connections} connections and {tasks} handlers"
+        )
 
     async def _serve(self, listener: socket.socket) -> None:
         state = self.uvicorn.server_state
         try:
             await self.uvicorn.serve(sockets=[listener])
         except SystemExit:
-            pass  # so uvicorn says that the app did not start, and asyncio would hand it on
+            pass  # uvicorn's way to say that the lifespan failed; it would end the event loop
+        except Exception as error:
+            self._error = error
         finally:
             listener.close()
             for connection in state.connections:
@@ -150,7 +194,7 @@ class LiveServer:
         try:
             await self._app(scope, receive, send)
         except BaseException as error:
-            self._failure = error
+            self._lifespan_error = error
             raise
 
 
@@ -167,6 +211,7 @@ def live_server(
     ws: str = "websockets-sansio",
     loop: EventLoop | None = None,
     port: int = 0,
+    send_buffer: int | None = None,
     timeout: float = DEADLINE,
     **options: Any,
 ) -> LiveServer:
@@ -180,20 +225,27 @@ def live_server(
         loop: None runs the server in the event loop of the test. `"asyncio"` and `"uvloop"` run
             it in a thread with an event loop of its own, also for a plain `with`.
         port: 0 takes a free one.
+        send_buffer: Bytes that the system takes from the server for a client that does not read;
+            None leaves that to the system, which may take megabytes.
         timeout: Seconds that the start, and the stop, may take.
         **options: uvicorn's, under the names that `uvicorn.Config` has for them.
 
     Returns:
-        A server to be entered once. On the way out the server stops as on SIGTERM; nothing of it
-        is left then, no socket, task or thread.
+        A server to be entered once. On the way out it stops as on SIGTERM; nothing of it is left
+        then, no socket, task or thread.
 
     Raises:
-        OSError: The port is taken; raised when the block is entered, like what follows.
+        OSError: The port is taken. Raised on the way in, like what follows.
         RuntimeError: The app failed to start.
         TimeoutError: The start or the stop took too long.
-        ImportError: uvicorn is missing, or uvloop; raised at once.
+        ImportError: uvicorn is missing, or uvloop. Raised at once.
     """
     runner = TaskRunner() if loop is None else ThreadRunner(loop)
     return LiveServer(
-        app, runner=runner, port=port, timeout=timeout, options={**DEFAULTS, "ws": ws, **options}
+        app,
+        runner=runner,
+        port=port,
+        send_buffer=send_buffer,
+        timeout=timeout,
+        options={**DEFAULTS, "ws": ws, **options},
     )

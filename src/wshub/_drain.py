@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from math import inf
 from typing import TYPE_CHECKING
 
 from wshub._clock import limit_time, sleep
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from wshub._hub import Hub
     from wshub.connection import Connection
 
-__all__ = ("close_connections", "drain_connections")
+__all__ = ("close_connections", "drain_connections", "say_goodbye")
 
 SHUTDOWN_TIMEOUT = 5.0
 """Seconds that a shutdown gives connections to close, and again tasks to end."""
@@ -29,16 +30,35 @@ GOODBYES_PER_TURN = 64
 
 async def drain_connections(hub: Hub, *, timeout: float, jitter: float) -> None:
     """Refuse new connections and close all others, spread over `jitter` seconds."""
-    hub.stopping = True
-    await _say_goodbyes(hub, timeout=timeout, spread=jitter, jitter=jitter)
+    if not 0 < timeout < inf:
+        raise ValueError(f"timeout must be a positive number of seconds, not {timeout!r}")
+    if not 0 <= jitter < inf:
+        raise ValueError(f"jitter must be a number of seconds, 0 or more, not {jitter!r}")
+    before, hub.stopping = hub.stopping, True
+    try:
+        # The last to be told have as much time again to take what is queued for them.
+        spread = min(jitter, timeout / 2)
+        await _say_goodbyes(hub, timeout=timeout, spread=spread, jitter=jitter)
+    except asyncio.CancelledError:
+        hub.stopping = before
+        raise
 
 
 async def close_connections(hub: Hub) -> None:
     """Close every connection at once, then end every task; both within a deadline."""
     hub.stopping = True  # the handshakes that come meanwhile are refused
-    await _say_goodbyes(hub, timeout=SHUTDOWN_TIMEOUT, spread=0, jitter=RETRY_JITTER)
-    await hub.tasks.stop(timeout=SHUTDOWN_TIMEOUT)
-    hub.stopping = False
+    try:
+        await _say_goodbyes(hub, timeout=SHUTDOWN_TIMEOUT, spread=0, jitter=RETRY_JITTER)
+        await hub.tasks.stop(timeout=SHUTDOWN_TIMEOUT)
+    finally:
+        hub.stopping = False
+
+
+def say_goodbye(connection: Connection, *, jitter: float = RETRY_JITTER) -> None:
+    """Close `connection` without waiting, and tell its client when to come back."""
+    delay = random.uniform(0, jitter)  # noqa: S311  (no secret: it spreads the load)
+    reason = f"shutting down; retry-after={delay:.1f}"
+    connection._link.start_closing(CloseCode.SERVICE_RESTART, reason)
 
 
 async def _say_goodbyes(hub: Hub, *, timeout: float, spread: float, jitter: float) -> None:
@@ -61,10 +81,10 @@ async def _start_closing(
     start = hub.clock.time()
     for number, connection in enumerate(waiting):
         early = start + number * pause - hub.clock.time()
+        if connection.closed is not None:
+            continue
         if early > 0:
             await sleep(hub.clock, early)
         elif number % GOODBYES_PER_TURN == 0:
             await asyncio.sleep(0)
-        delay = random.uniform(0, jitter)  # noqa: S311  (no secret: it spreads the load)
-        reason = f"shutting down; retry-after={delay:.1f}"
-        connection._link.start_closing(CloseCode.SERVICE_RESTART, reason)
+        say_goodbye(connection, jitter=jitter)

@@ -13,6 +13,9 @@ __all__ = ("Handler",)
 
 logger = logging.getLogger("wshub")
 
+PATIENCE = 1.0
+"""Seconds for what a cancelled handler has to put in order, before the log says that it goes on."""
+
 
 class Handler:
     """
@@ -33,7 +36,7 @@ class Handler:
     def expect_end(self, clock: Clock, seconds: float) -> None:
         """Cancel it unless it settles within `seconds`."""
         if self._task is not None:
-            self._timer = clock.call_later(seconds, self._cancel)
+            self._timer = clock.call_later(seconds, self._cancel, self._task, clock)
 
     def settle(self) -> None:
         """Call it off: the handler has left its block. Called by its own task."""
@@ -43,8 +46,11 @@ class Handler:
             self._task.uncancel()
         self._task = None
 
-    def _cancel(self) -> None:
-        if self._task is not None:
-            logger.info("cancelling the handler of %s: its connection is over", self._name)
-            self._cancelled = True
-            self._task.cancel()
+    def _cancel(self, task: asyncio.Task[object], clock: Clock) -> None:
+        logger.info("cancelling the handler of %s: its connection is over", self._name)
+        self._cancelled = True
+        task.cancel()
+        self._timer = clock.call_later(PATIENCE, self._complain)
+
+    def _complain(self) -> None:
+        logger.warning("the handler of %s goes on after its cancellation", self._name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING
 
 from starlette.requests import HTTPConnection
@@ -42,6 +43,9 @@ logger = logging.getLogger("wshub")
 SHUTDOWN_GRACE = 1.0
 """Seconds that a handler has at most once its server or its manager shuts down."""
 
+REFUSALS_INTERVAL = 60.0
+"""Seconds between two lines about refusals of one kind: whoever wants in can ask without end."""
+
 
 class Hub:
     """Ties registry, backend, relay, counters and tasks of one manager together."""
@@ -70,7 +74,11 @@ class Hub:
         self.stopping = False
         self._max_rooms = limits.rooms_per_connection
         self._handler_grace = handler_grace
+        for hook in hooks:
+            if iscoroutinefunction(hook):
+                raise TypeError(f"{hook!r} is asynchronous, and hooks are called, not awaited")
         self._hooks = hooks
+        self._quiet_until: dict[LimitName, float] = {}
         self.backend.attach(Relay(self.registry).deliver)
 
     def register(self, connection: Connection) -> None:
@@ -157,10 +165,18 @@ class Hub:
         address: str | None,
     ) -> None:
         self.counters.limited[limit] += 1
-        who = connection.id if connection else "a handshake"
-        logger.warning("%s reached its limit of %s: %s", who, limit, action)
+        who = f"connection {connection.id}" if connection else "a handshake"
+        level = logging.INFO if action == "refused" and self._is_quiet(limit) else logging.WARNING
+        logger.log(level, "%s reached the limit of %s: %s", who, limit, action)
         if self._hooks:
             self.report(LimitReached(limit, action, connection, user, address))
+
+    def _is_quiet(self, limit: LimitName) -> bool:
+        now = self.clock.time()
+        if now < self._quiet_until.get(limit, now):
+            return True
+        self._quiet_until[limit] = now + REFUSALS_INTERVAL
+        return False
 
     def _check_rooms(self, count: int) -> None:
         if self._max_rooms is not None and count > self._max_rooms:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from starlette.exceptions import WebSocketException
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
+from wshub._drain import say_goodbye
 from wshub._hub import find_connection
 from wshub._names import check_room_name, check_user_id
 from wshub.connection import Connection
@@ -70,6 +71,8 @@ async def open_connection(
     connection._link.start()
     for name in names:
         await hub.join(connection, name)
+    if hub.stopping:
+        say_goodbye(connection)  # everyone else was told while this one was being accepted
     return connection
 
 

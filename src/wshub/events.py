@@ -50,7 +50,7 @@ come too fast was warned and they still arrived, or its connection was closed.
 @dataclass(frozen=True, slots=True)
 class ConnectionOpened:
     """
-    A connection was registered.
+    A connection was accepted and registered. It joins its rooms after that.
 
     Attributes:
         connection: Which.
@@ -63,6 +63,8 @@ class ConnectionOpened:
 class ConnectionEnded:
     """
     A connection is over; it has left the registry and its rooms.
+
+    What its outbox still held is dropped, or sent before the close frame, after that.
 
     Attributes:
         connection: Which.
@@ -101,7 +103,8 @@ class LimitReached:
         action: What happened.
         connection: Whose; None for a handshake.
         user: Id of the user, if there is one.
-        address: Address of the client as it is counted, where connections are counted by it.
+        address: Address of the client as it is counted (IPv6 as its /64 network), where
+            connections are counted by it; else None.
     """
 
     limit: LimitName
@@ -141,10 +144,10 @@ class Statistics(NamedTuple):
         users: With at least one connection now.
         queued: Messages that wait in outboxes now.
         opened: Connections ever registered.
-        received: Messages ever read from peers.
+        received: Messages ever read from peers, without answers to heartbeats.
         unread: Messages read from peers that no handler took before the connection ended.
         published: Broadcasts and messages to users ever handed to the backend.
-        sent: Messages ever handed to the server, one for each recipient.
+        sent: Messages ever handed to the server, one for each recipient, with heartbeats.
         dropped: Messages never sent, by reason.
         evicted: Peers that were cut off, by reason.
         limited: Times that a client was refused, warned or closed, by limit.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from math import inf
 from typing import TYPE_CHECKING, Literal
 
 from wshub._addresses import parse_proxies
@@ -46,7 +47,8 @@ class Limits:
         retry_after: Seconds after which a refused client is told to come back.
 
     Raises:
-        ValueError: A limit is not positive, or a proxy is no address or network.
+        ValueError: A limit is no positive number, or a proxy is no address or network.
+        TypeError: `trusted_proxies` is a single string.
     """
 
     connections: int | None = None
@@ -61,11 +63,15 @@ class Limits:
     retry_after: float = 5.0
 
     def __post_init__(self) -> None:
+        parse_proxies(self.trusted_proxies)
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name != "trusted_proxies" and value is not None and not value > 0:
-                raise ValueError(f"{field.name} must be positive, not {value!r}")
-        parse_proxies(self.trusted_proxies)
+            is_number = isinstance(value, int | float)
+            may_be_none = "None" in str(field.type)
+            if field.name == "trusted_proxies" or (value is None and may_be_none):
+                continue
+            if not (is_number and 0 < value < inf):
+                raise ValueError(f"{field.name} must be a positive number, not {value!r}")
 
 
 Verdict = Literal["fine", "warn", "close"]

@@ -62,6 +62,7 @@ class ConnectionManager:
     Raises:
         ValueError: A number is out of its range, or `idle_timeout` leaves no time to answer a
             heartbeat.
+        TypeError: A hook is asynchronous.
     """
 
     def __init__(
@@ -79,8 +80,8 @@ class ConnectionManager:
     ) -> None:
         if read_ahead < 1:
             raise ValueError(f"read_ahead must be at least 1 message, not {read_ahead}")
-        if handler_grace is not None and handler_grace < 0:
-            raise ValueError(f"handler_grace must not be negative, but is {handler_grace!r}")
+        if handler_grace is not None and not handler_grace >= 0:
+            raise ValueError(f"handler_grace must be 0 or more seconds, not {handler_grace!r}")
         limits = limits or Limits()
         self._hub = Hub(
             backend or MemoryBackend(),
@@ -315,11 +316,15 @@ class ConnectionManager:
         `retry-after=2.5`: seconds, random up to `jitter`, after which the client should
         reconnect. Call it before the server stops: from the route that your orchestrator asks
         to (Kubernetes: preStop), or a signal handler. Cancelling it leaves open who was not
-        told yet.
+        told yet, and handshakes are taken again.
 
         Args:
-            timeout: Seconds after which connections that are not closed yet are aborted.
+            timeout: Seconds after which connections that are not closed yet are aborted. At
+                half of them everyone has been told.
             jitter: Seconds over which the goodbyes, and the reconnects, are spread.
+
+        Raises:
+            ValueError: `timeout` is not positive, or `jitter` is negative.
         """
         await drain_connections(self._hub, timeout=timeout, jitter=jitter)
 

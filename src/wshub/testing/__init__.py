@@ -1,6 +1,6 @@
 """What it takes to test an app with real servers, and with clients that misbehave."""
 
-from wshub.testing.client import Client, connect
+from wshub.testing.client import Client, Refusal, connect, refusal
 from wshub.testing.clock import FakeClock, FakeTimer
 from wshub.testing.deadline import until, wait_until
 from wshub.testing.frames import Frame, frame
@@ -18,10 +18,12 @@ __all__ = (
     "HalfOpenClient",
     "LiveServer",
     "RawClient",
+    "Refusal",
     "StalledClient",
     "connect",
     "frame",
     "live_server",
+    "refusal",
     "until",
     "wait_until",
 )

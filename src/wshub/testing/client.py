@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from wshub.testing._extras import needing
 from wshub.testing.deadline import DEADLINE, deadline
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from websockets.asyncio.client import ClientConnection
 
-__all__ = ("Client", "connect")
+__all__ = ("Client", "Refusal", "connect", "refusal")
 
 
 class Client:
@@ -94,7 +94,7 @@ async def connect(
             `subprotocols=`.
 
     Raises:
-        websockets.exceptions.InvalidStatus: The server refused the handshake.
+        websockets.exceptions.InvalidStatus: The server refused the handshake: see `refusal()`.
         ImportError: websockets is missing.
     """
     with needing("wshub[testing]"):
@@ -113,3 +113,41 @@ async def connect(
             yield client
         finally:
             client.read_on()  # else the server's close frame would not be seen
+
+
+class Refusal(NamedTuple):
+    """
+    The HTTP answer to a handshake that a server refused.
+
+    Attributes:
+        status: Its status code.
+        headers: By their names in lower case.
+        body: Its content.
+    """
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """Return the value of a body in JSON."""
+        return json.loads(self.body)
+
+
+async def refusal(url: str, *, timeout: float = DEADLINE, **options: Any) -> Refusal:
+    """
+    Return how a server refuses a handshake. Takes what `connect()` takes.
+
+    Raises:
+        AssertionError: It did not refuse it.
+    """
+    with needing("wshub[testing]"):
+        from websockets.exceptions import InvalidStatus
+
+    try:
+        async with connect(url, timeout=timeout, **options):
+            raise AssertionError(f"the handshake with {url} was accepted")
+    except InvalidStatus as refused:
+        response = refused.response
+    headers = {name.lower(): value for name, value in response.headers.raw_items()}
+    return Refusal(response.status_code, headers, bytes(response.body or b""))

@@ -53,6 +53,11 @@ class Inbox:
             len(self._messages) >= self._max_messages or self._waiting_size >= self._max_size
         )
 
+    @property
+    def is_held_up(self) -> bool:
+        """Whether a reader waits for room."""
+        return self._space is not None
+
     def put(self, message: str | bytes) -> None:
         """Append `message`, also over the bound: the reader then waits for room."""
         self._counters.received += 1
@@ -68,7 +73,10 @@ class Inbox:
     async def wait_for_room(self, timeout: float) -> None:
         """Return once it may have room, or after `timeout` seconds. One caller at a time."""
         self._space = asyncio.get_running_loop().create_future()
-        await asyncio.wait({self._space}, timeout=timeout)
+        try:
+            await asyncio.wait({self._space}, timeout=timeout)
+        finally:
+            self._space = None
 
     async def get(self) -> str | bytes | None:
         """

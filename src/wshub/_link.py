@@ -137,7 +137,7 @@ class Link:
     @property
     def is_behind(self) -> bool:
         """Whether reading has stopped because the handler does not keep up."""
-        return self._inbox.is_full
+        return self._inbox.is_held_up
 
     def start(self) -> None:
         """Start to read and to watch. Called once, when the registry knows the connection."""

@@ -70,10 +70,21 @@ async def _write_farewell(
                 await outbox.drained()
                 rest = sink.close(*closing)
             if rest is not None:
-                await rest
+                # Cancelled, a server may begin a wait of its own: the transport has to go first.
+                await asyncio.wait({rest})
+                rest.result()
         free_later(clock, sink, limit)
     except (TimeoutError, asyncio.CancelledError):
         outbox.discard()
         sink.abort()
+        if rest is not None:
+            rest.add_done_callback(_look_at)
+            rest.cancel()
     except Exception as error:  # servers raise what they like for a dead peer
         logger.debug("%s left before its close frame", name, exc_info=error)
+
+
+def _look_at(write: asyncio.Future[None]) -> None:
+    """Take note of what a write raised that was given up: it concerns nobody."""
+    if not write.cancelled():
+        write.exception()

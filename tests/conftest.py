@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 import uvloop
 
-from tests.server import until
-
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import Callable, Mapping
+
+pytest_plugins = ["wshub.testing.fixtures"]
 
 IMPLEMENTATIONS = ("websockets-sansio", "wsproto", "websockets")
 
@@ -47,9 +47,5 @@ def ws(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(autouse=True)
-async def nothing_left_behind() -> AsyncIterator[None]:
-    """Fail a test that leaves a task running."""
-    before: set[object] = set(asyncio.all_tasks())
-    yield
-    before.add(asyncio.current_task())
-    await until(lambda: not asyncio.all_tasks() - before)
+def tidy(nothing_left_behind: None) -> None:
+    """Every test leaves nothing behind."""

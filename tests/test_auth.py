@@ -7,10 +7,9 @@ from typing import Annotated
 import pytest
 from fastapi import Depends, FastAPI, WebSocket
 from httpx import ASGITransport, AsyncClient
-from websockets.exceptions import InvalidStatus
 
-from tests.server import dial, serve
 from wshub.auth import CookieOrToken, build_cookie_or_token, get_cookie_or_token
+from wshub.testing import connect, live_server, refusal
 
 get_ticket = build_cookie_or_token(cookie="ticket_cookie", query="ticket")
 
@@ -59,8 +58,8 @@ async def test_a_cookie_goes_before_a_token(
     """As in the tutorial: cookie `session`, else query `token`, in both styles of Depends."""
     headers = {"Cookie": cookie} if cookie else {}
     async with (
-        serve(app, ws=ws) as server,
-        dial(f"{server.ws}{path}{query}", additional_headers=headers) as client,
+        live_server(app, ws=ws) as server,
+        connect(f"{server.ws}{path}{query}", additional_headers=headers) as client,
     ):
         assert await client.receive() == expected
 
@@ -68,19 +67,17 @@ async def test_a_cookie_goes_before_a_token(
 @pytest.mark.parametrize("query", ["", "?ticket=abc"])
 async def test_without_either_the_handshake_is_refused(ws: str, query: str) -> None:
     """WebSocketException(1008) before accept: a real server answers 403."""
-    async with serve(app, ws=ws) as server:
-        with pytest.raises(InvalidStatus) as refused:
-            await dial(f"{server.ws}/annotated{query}").__aenter__()
-    assert refused.value.response.status_code == 403
+    async with live_server(app, ws=ws) as server:
+        assert (await refusal(f"{server.ws}/annotated{query}")).status == 403
 
 
 async def test_names_can_be_chosen(ws: str) -> None:
     """A factory builds the same dependency for other names."""
-    async with serve(app, ws=ws) as server:
-        async with dial(f"{server.ws}/ticket?ticket=t1") as client:
+    async with live_server(app, ws=ws) as server:
+        async with connect(f"{server.ws}/ticket?ticket=t1") as client:
             assert await client.receive() == "t1"
         headers = {"Cookie": "ticket_cookie=c1"}
-        async with dial(f"{server.ws}/ticket?ticket=t1", additional_headers=headers) as client:
+        async with connect(f"{server.ws}/ticket?ticket=t1", additional_headers=headers) as client:
             assert await client.receive() == "c1"
 
 

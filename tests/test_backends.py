@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.managed import ManagedApp, echo
-from tests.server import dial, serve, until
 from wshub import BackendUnavailable, ConnectionManager, PayloadTooLarge
 from wshub.messages import Publication
+from wshub.testing import connect, live_server, until
 
 if TYPE_CHECKING:
     from wshub.backends import Backend, Deliver
@@ -57,8 +57,8 @@ async def test_everything_goes_through_the_backend_and_comes_back_from_it(ws: st
     managed = ManagedApp(echo, manager)
     async with (
         manager.lifespan(),
-        serve(managed.app, ws=ws) as server,
-        dial(f"{server.ws}/ws?user=ann&room=tea") as client,
+        live_server(managed.app, ws=ws) as server,
+        connect(f"{server.ws}/ws?user=ann&room=tea") as client,
     ):
         await until(lambda: managed.opened)
         for number in range(3):
@@ -76,7 +76,7 @@ async def test_a_backend_that_refuses_tells_the_sender_only(ws: str) -> None:
     """Its errors reach who publishes; nobody is disconnected and nothing is counted as sent."""
     manager = ConnectionManager(backend=QueueBackend())
     managed = ManagedApp(echo, manager)
-    async with serve(managed.app, ws=ws) as server, dial(f"{server.ws}/ws") as client:
+    async with live_server(managed.app, ws=ws) as server, connect(f"{server.ws}/ws") as client:
         await until(lambda: managed.opened)
         with pytest.raises(BackendUnavailable, match=r"not started; try again later"):
             await manager.broadcast("hi")

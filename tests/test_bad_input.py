@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 from pydantic import BaseModel
-from websockets.exceptions import InvalidStatus
 
 from tests.managed import ManagedApp, echo
-from tests.server import Client, LiveServer, dial, serve, until, vanish_during_handshake
 from wshub import (
     AlreadyConnected,
     Connection,
@@ -22,6 +20,7 @@ from wshub import (
     MessageNotEncodable,
     NotConnected,
 )
+from wshub.testing import Client, DeadClient, LiveServer, connect, live_server, refusal, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -74,8 +73,8 @@ async def beside(ws: str, **options: Any) -> AsyncIterator[Bystander]:
     """Serve `read` with one well-behaved client connected."""
     managed = ManagedApp(read)
     async with (
-        serve(managed.app, ws=ws, **options) as server,
-        dial(f"{server.ws}/ws?user=bystander") as client,
+        live_server(managed.app, ws=ws, **options) as server,
+        connect(f"{server.ws}/ws?user=bystander") as client,
     ):
         await until(lambda: managed.opened)
         yield Bystander(managed, server, client)
@@ -100,7 +99,7 @@ async def test_a_message_of_the_wrong_kind(
 ) -> None:
     """Row 12: the peer is closed with 1003 or 1007 and told why; the handler never sees it."""
     async with beside(ws) as bystander:
-        async with dial(f"{bystander.server.ws}/ws?user={user}") as client:
+        async with connect(f"{bystander.server.ws}/ws?user={user}") as client:
             assert await client.ask(good) == good
             await client.send(bad)
             closed_code, closed_reason = await client.closed()
@@ -128,11 +127,11 @@ async def test_binary_where_the_tutorial_expects_text(
         except WebSocketDisconnect:
             left.append(kind)
 
-    async with serve(app, ws=ws) as server:
-        async with dial(f"{server.ws}/text") as client:
+    async with live_server(app, ws=ws) as server:
+        async with connect(f"{server.ws}/text") as client:
             await client.send(b"bytes")
             assert await client.closed() == (1003, "this message has no text")
-        async with dial(f"{server.ws}/bytes") as client:
+        async with connect(f"{server.ws}/bytes") as client:
             await client.send("text")
             assert await client.closed() == (1003, "this message has no bytes")
         await until(lambda: left == ["text", "bytes"])
@@ -143,7 +142,7 @@ async def test_binary_where_the_tutorial_expects_text(
 async def test_a_frame_over_the_servers_limit(ws: str) -> None:
     """Row 13: the server closes with 1009, the handler's loop ends, nobody else notices."""
     async with beside(ws, ws_max_size=1000) as bystander:
-        async with dial(f"{bystander.server.ws}/ws") as client:
+        async with connect(f"{bystander.server.ws}/ws") as client:
             await client.send("x" * 1001)
             assert (await client.closed())[0] == 1009
         await until(lambda: bystander.managed.outcomes == [None])
@@ -170,7 +169,7 @@ async def test_a_send_before_accept(ws: str) -> None:
         await manager.send_personal_message("in time", websocket)
         await websocket.receive_text()
 
-    async with serve(app, ws=ws) as server, dial(server.ws) as client:
+    async with live_server(app, ws=ws) as server, connect(server.ws) as client:
         assert await client.receive() == "in time"
     first, second = errors
     assert isinstance(first, NotConnected)
@@ -194,7 +193,7 @@ async def test_a_second_accept(ws: str) -> None:
                     errors.append(error)
             await echo(connection)
 
-    async with serve(app, ws=ws) as server, dial(server.ws) as client:
+    async with live_server(app, ws=ws) as server, connect(server.ws) as client:
         assert await client.ask("fine") == "fine"
         assert len(manager.active_connections) == 1
     first, second = errors
@@ -218,7 +217,7 @@ async def test_an_accept_by_the_app_itself(ws: str) -> None:
         async with manager.connection(websocket) as connection:
             await echo(connection)
 
-    async with serve(app, ws=ws) as server, dial(server.ws) as client:
+    async with live_server(app, ws=ws) as server, connect(server.ws) as client:
         assert await client.ask("fine") == "fine"
     assert "leave `await websocket.accept()` to the manager" in str(errors[0])
 
@@ -237,9 +236,8 @@ async def test_a_websocket_that_was_refused_before(ws: str) -> None:
         except AlreadyConnected as error:
             errors.append(error)
 
-    async with serve(app, ws=ws) as server:
-        with pytest.raises(InvalidStatus):
-            await dial(server.ws).__aenter__()
+    async with live_server(app, ws=ws) as server:
+        await refusal(server.ws)
         await until(lambda: errors)
     assert "closed or refused before" in str(errors[0])
 
@@ -261,8 +259,10 @@ async def test_a_client_that_left_before_accept(ws: str, caplog: pytest.LogCaptu
         except WebSocketDisconnect as closed:
             outcome.append(str(closed.code))
 
-    async with serve(app, ws=ws) as server:
-        await vanish_during_handshake(server, "/", entered)
+    async with live_server(app, ws=ws) as server:
+        async with DeadClient(server.ws, wait=False):
+            await until(entered.is_set)
+        await until(lambda: not server.connections)
         release.set()
         await until(lambda: outcome)
     assert outcome == ["1006"]
@@ -287,8 +287,8 @@ async def test_a_websocket_whose_end_was_read_before(ws: str) -> None:
         except WebSocketDisconnect as closed:
             outcome.append(type(closed).__name__)
 
-    async with serve(app, ws=ws) as server:
-        async with dial(server.ws):
+    async with live_server(app, ws=ws) as server:
+        async with connect(server.ws):
             pass
         await until(lambda: outcome == ["ConnectionClosed"])
 
@@ -297,7 +297,7 @@ async def test_a_second_disconnect_and_an_unknown_websocket(ws: str) -> None:
     """`disconnect()` never raises; sending to a WebSocket that was never registered does."""
     async with beside(ws) as bystander:
         manager = bystander.managed.manager
-        async with dial(f"{bystander.server.ws}/ws"):
+        async with connect(f"{bystander.server.ws}/ws"):
             await until(lambda: len(manager.active_connections) == 2)
             websocket = manager.active_connections[1]
             manager.disconnect(websocket)
@@ -371,9 +371,7 @@ async def test_a_bad_name_from_a_client(
 ) -> None:
     """A client that names a room badly in its address is refused, without a traceback."""
     async with beside(ws) as bystander:
-        with pytest.raises(InvalidStatus) as refused:
-            await dial(f"{bystander.server.ws}/ws?{query}").__aenter__()
-        assert refused.value.response.status_code == 403
+        assert (await refusal(f"{bystander.server.ws}/ws?{query}")).status == 403
         await bystander.noticed_nothing()
     assert "ERROR" not in caplog.text
 
@@ -385,7 +383,7 @@ async def test_a_bad_room_name_in_a_message(ws: str) -> None:
         await connection.join(await anext(connection.iter_text()))
 
     managed = ManagedApp(join)
-    async with serve(managed.app, ws=ws) as server, dial(f"{server.ws}/ws") as client:
+    async with live_server(managed.app, ws=ws) as server, connect(f"{server.ws}/ws") as client:
         await client.send("")
         assert await client.closed() == (1008, "invalid room name: it is empty")
 
@@ -416,11 +414,11 @@ async def test_a_close_reason_of_200_bytes(ws: str) -> None:
     """Row 14: it is cut to 123 bytes on a character boundary; the close code arrives."""
     async with beside(ws) as bystander:
         manager = bystander.managed.manager
-        async with dial(f"{bystander.server.ws}/ws?user=ann") as client:
+        async with connect(f"{bystander.server.ws}/ws?user=ann") as client:
             await until(lambda: len(bystander.managed.opened) == 2)
             await manager.disconnect_user("ann", code=4000, reason="ö" * 100)
             assert await client.closed() == (4000, "ö" * 61)
-        async with dial(f"{bystander.server.ws}/ws") as client:
+        async with connect(f"{bystander.server.ws}/ws") as client:
             await until(lambda: len(bystander.managed.opened) == 3)
             await bystander.managed.opened[2].websocket.close(4001, "x" * 200)
             assert await client.closed() == (4001, "x" * 123)

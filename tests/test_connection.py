@@ -11,7 +11,6 @@ from starlette.exceptions import WebSocketException
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from tests.managed import ManagedApp, echo
-from tests.server import dial, serve, until
 from wshub import (
     ConcurrentReceive,
     Connection,
@@ -20,12 +19,13 @@ from wshub import (
     OutboxOptions,
 )
 from wshub.exceptions import policy_violation
+from wshub.testing import connect, live_server, until
 
 
 async def test_text_and_bytes_come_back_as_they_were(ws: str) -> None:
     """Text frames are str, binary frames are bytes, in both directions."""
     managed = ManagedApp(echo)
-    async with serve(managed.app, ws=ws) as server, dial(f"{server.ws}/ws") as client:
+    async with live_server(managed.app, ws=ws) as server, connect(f"{server.ws}/ws") as client:
         assert await client.ask("grüße") == "grüße"
         assert await client.ask(b"\x00\xff") == b"\x00\xff"
         assert await client.ask("") == ""
@@ -38,7 +38,7 @@ async def test_it_closes_with_1000_when_the_handler_returns(ws: str) -> None:
         await connection.send("bye")
 
     managed = ManagedApp(greet)
-    async with serve(managed.app, ws=ws) as server, dial(f"{server.ws}/ws") as client:
+    async with live_server(managed.app, ws=ws) as server, connect(f"{server.ws}/ws") as client:
         assert await client.receive() == "bye"
         assert await client.closed() == (1000, "")
         await until(lambda: managed.outcomes == [None])
@@ -54,7 +54,7 @@ async def test_an_error_closes_with_1011_and_goes_on(
         raise LookupError("secret")
 
     managed = ManagedApp(fail)
-    async with serve(managed.app, ws=ws) as server, dial(f"{server.ws}/ws") as client:
+    async with live_server(managed.app, ws=ws) as server, connect(f"{server.ws}/ws") as client:
         assert await client.closed() == (1011, "internal error")
         await until(lambda: managed.outcomes)
     assert isinstance(managed.outcomes[0], LookupError)
@@ -71,7 +71,7 @@ async def test_a_websocket_exception_closes_with_its_own_code(
         raise policy_violation("no shouting")
 
     managed = ManagedApp(refuse)
-    async with serve(managed.app, ws=ws) as server, dial(f"{server.ws}/ws") as client:
+    async with live_server(managed.app, ws=ws) as server, connect(f"{server.ws}/ws") as client:
         assert await client.closed() == (1008, "no shouting")
         await until(lambda: managed.outcomes)
     assert isinstance(managed.outcomes[0], WebSocketException)
@@ -85,7 +85,7 @@ async def test_a_websocket_exception_with_a_bad_code_closes_with_1011(ws: str) -
         raise WebSocketException(1006)
 
     managed = ManagedApp(refuse)
-    async with serve(managed.app, ws=ws) as server, dial(f"{server.ws}/ws") as client:
+    async with live_server(managed.app, ws=ws) as server, connect(f"{server.ws}/ws") as client:
         assert await client.closed() == (1011, "internal error")
 
 
@@ -97,8 +97,8 @@ async def test_that_the_peer_leaves_is_no_error(ws: str, caplog: pytest.LogCaptu
             await connection.receive()
 
     managed = ManagedApp(loop)
-    async with serve(managed.app, ws=ws) as server:
-        async with dial(f"{server.ws}/ws") as client:
+    async with live_server(managed.app, ws=ws) as server:
+        async with connect(f"{server.ws}/ws") as client:
             await client.send("hello")
             await client.close()
         await until(lambda: managed.outcomes)
@@ -113,7 +113,7 @@ async def test_someone_elses_disconnect_is_an_error(ws: str) -> None:
         raise WebSocketDisconnect(1001)
 
     managed = ManagedApp(confuse)
-    async with serve(managed.app, ws=ws) as server, dial(f"{server.ws}/ws") as client:
+    async with live_server(managed.app, ws=ws) as server, connect(f"{server.ws}/ws") as client:
         assert (await client.closed())[0] == 1011
         await until(lambda: managed.outcomes)
     assert isinstance(managed.outcomes[0], WebSocketDisconnect)
@@ -129,7 +129,7 @@ async def test_a_cancelled_handler_closes_with_1001(ws: str) -> None:
         await connection.receive()
 
     managed = ManagedApp(cancel_itself)
-    async with serve(managed.app, ws=ws) as server, dial(f"{server.ws}/ws") as client:
+    async with live_server(managed.app, ws=ws) as server, connect(f"{server.ws}/ws") as client:
         assert (await client.closed())[0] == 1001
         await until(lambda: managed.outcomes)
     assert isinstance(managed.outcomes[0], asyncio.CancelledError)
@@ -145,8 +145,8 @@ async def test_a_task_group_in_the_block_may_end_with_the_disconnect(
             group.create_task(connection.receive())
 
     managed = ManagedApp(read_in_group)
-    async with serve(managed.app, ws=ws) as server:
-        async with dial(f"{server.ws}/ws"):
+    async with live_server(managed.app, ws=ws) as server:
+        async with connect(f"{server.ws}/ws"):
             await until(lambda: managed.opened)
         await until(lambda: managed.outcomes)
     assert managed.outcomes == [None]
@@ -164,7 +164,7 @@ async def test_a_task_group_may_refuse_the_peer(ws: str) -> None:
             group.create_task(refuse())
 
     managed = ManagedApp(refuse_in_group)
-    async with serve(managed.app, ws=ws) as server, dial(f"{server.ws}/ws") as client:
+    async with live_server(managed.app, ws=ws) as server, connect(f"{server.ws}/ws") as client:
         assert await client.closed() == (1008, "from a task")
 
 
@@ -180,7 +180,7 @@ async def test_messages_are_never_overtaken(ws: str) -> None:
             await sending
 
     managed = ManagedApp(send_much)
-    async with serve(managed.app, ws=ws) as server, dial(f"{server.ws}/ws") as client:
+    async with live_server(managed.app, ws=ws) as server, connect(f"{server.ws}/ws") as client:
         assert [await client.receive() for _ in range(100)] == [str(n) for n in range(100)]
         assert [await client.receive() for _ in range(200)] == ["send", "broadcast"] * 100
 
@@ -189,8 +189,8 @@ async def test_every_method_says_that_it_is_over(ws: str) -> None:
     """After the peer left, each method raises ConnectionClosed with the same facts."""
     release = asyncio.Event()
     managed = ManagedApp(lambda _: release.wait())
-    async with serve(managed.app, ws=ws) as server:
-        async with dial(f"{server.ws}/ws") as client:
+    async with live_server(managed.app, ws=ws) as server:
+        async with connect(f"{server.ws}/ws") as client:
             await until(lambda: managed.opened)
             (connection,) = managed.opened
             assert connection.closed is None
@@ -234,7 +234,7 @@ async def test_closing_twice_is_fine(ws: str) -> None:
         assert str(connection.closed) == "connection closed by the hub with 4000 (first)"
 
     managed = ManagedApp(close_often)
-    async with serve(managed.app, ws=ws) as server, dial(f"{server.ws}/ws") as client:
+    async with live_server(managed.app, ws=ws) as server, connect(f"{server.ws}/ws") as client:
         assert await client.receive() == "last"
         assert await client.closed() == (4000, "first")
         await until(lambda: managed.outcomes)
@@ -250,7 +250,7 @@ async def test_abort_drops_the_peer_at_once(ws: str) -> None:
         assert managed.manager.active_connections == []
 
     managed = ManagedApp(drop)
-    async with serve(managed.app, ws=ws) as server, dial(f"{server.ws}/ws") as client:
+    async with live_server(managed.app, ws=ws) as server, connect(f"{server.ws}/ws") as client:
         await client.send("drop me")
         assert (await client.closed())[0] == 1006
 
@@ -266,7 +266,7 @@ async def test_receive_can_time_out_without_losing_a_message(ws: str) -> None:
         await connection.send(await connection.receive(timeout=5))
 
     managed = ManagedApp(wait_a_little)
-    async with serve(managed.app, ws=ws) as server, dial(f"{server.ws}/ws") as client:
+    async with live_server(managed.app, ws=ws) as server, connect(f"{server.ws}/ws") as client:
         await timed_out.wait()
         assert await client.ask("here") == "here"
 
@@ -283,7 +283,7 @@ async def test_two_readers_do_not_share_messages(ws: str) -> None:
         await connection.send(await first)
 
     managed = ManagedApp(read_twice)
-    async with serve(managed.app, ws=ws) as server, dial(f"{server.ws}/ws") as client:
+    async with live_server(managed.app, ws=ws) as server, connect(f"{server.ws}/ws") as client:
         assert await client.receive() == "ready"
         assert await client.ask("one") == "one"
 
@@ -297,7 +297,7 @@ async def test_a_fast_client_is_read_no_further_than_the_bound(ws: str) -> None:
         await echo(connection)
 
     managed = ManagedApp(take_later, ConnectionManager(read_ahead=3))
-    async with serve(managed.app, ws=ws) as server, dial(f"{server.ws}/ws") as client:
+    async with live_server(managed.app, ws=ws) as server, connect(f"{server.ws}/ws") as client:
         for number in range(20):
             await client.send(str(number))
         await until(lambda: managed.manager.statistics().received == 3)
@@ -308,7 +308,7 @@ async def test_a_fast_client_is_read_no_further_than_the_bound(ws: str) -> None:
 async def test_what_was_taken_makes_room_to_read_on(ws: str) -> None:
     """The read-ahead bound is on what waits: more than it in all passes through."""
     managed = ManagedApp(echo, ConnectionManager(outbox=OutboxOptions(max_bytes=100)))
-    async with serve(managed.app, ws=ws) as server, dial(f"{server.ws}/ws") as client:
+    async with live_server(managed.app, ws=ws) as server, connect(f"{server.ws}/ws") as client:
         for number in range(50):
             assert await client.ask(f"message {number:4}") == f"message {number:4}"
 
@@ -317,7 +317,7 @@ async def test_unread_messages_are_counted(ws: str) -> None:
     """What was read ahead and never taken is counted when the connection ends."""
     release = asyncio.Event()
     managed = ManagedApp(lambda _: release.wait())
-    async with serve(managed.app, ws=ws) as server, dial(f"{server.ws}/ws") as client:
+    async with live_server(managed.app, ws=ws) as server, connect(f"{server.ws}/ws") as client:
         await client.send("one")
         await client.send("two")
         await until(lambda: managed.manager.statistics().received == 2)
@@ -346,7 +346,7 @@ async def test_json_models_and_unions_are_validated(ws: str) -> None:
         await connection.send(await anext(connection.iter_text()))
 
     managed = ManagedApp(take)
-    async with serve(managed.app, ws=ws) as server, dial(f"{server.ws}/ws") as client:
+    async with live_server(managed.app, ws=ws) as server, connect(f"{server.ws}/ws") as client:
         assert await client.ask('[1, "zwölf"]') == '{"got":[1,"zwölf"]}'
         assert await client.ask('{"item": "tea"}') == '{"item":"tea","count":1}'
         assert await client.ask("7") == "[7]"
@@ -364,8 +364,8 @@ async def test_iterators_end_when_the_peer_leaves(ws: str, kind: str) -> None:
             await connection.send(message)
 
     managed = ManagedApp(take)
-    async with serve(managed.app, ws=ws) as server:
-        async with dial(f"{server.ws}/ws") as client:
+    async with live_server(managed.app, ws=ws) as server:
+        async with connect(f"{server.ws}/ws") as client:
             message = b"1" if kind == "iter_bytes" else "1"
             assert await client.ask(message) == message
         await until(lambda: managed.outcomes == [None])
@@ -387,8 +387,8 @@ async def test_spawned_tasks_end_with_the_connection(ws: str) -> None:
         await echo(connection)
 
     managed = ManagedApp(handle)
-    async with serve(managed.app, ws=ws) as server:
-        async with dial(f"{server.ws}/ws") as client:
+    async with live_server(managed.app, ws=ws) as server:
+        async with connect(f"{server.ws}/ws") as client:
             assert await client.receive() == "tick"
         async with asyncio.timeout(5):
             await ended.wait()
@@ -403,8 +403,8 @@ async def test_a_handler_may_wait_for_what_it_spawned(
         await connection.spawn(asyncio.sleep(3600))
 
     managed = ManagedApp(handle)
-    async with serve(managed.app, ws=ws) as server:
-        async with dial(f"{server.ws}/ws"):
+    async with live_server(managed.app, ws=ws) as server:
+        async with connect(f"{server.ws}/ws"):
             await until(lambda: managed.opened)
         await until(lambda: managed.outcomes == [None])
     assert "ERROR" not in caplog.text
@@ -423,7 +423,7 @@ async def test_a_spawned_task_that_fails_closes_with_1011(
         await echo(connection)
 
     managed = ManagedApp(handle)
-    async with serve(managed.app, ws=ws) as server, dial(f"{server.ws}/ws") as client:
+    async with live_server(managed.app, ws=ws) as server, connect(f"{server.ws}/ws") as client:
         assert await client.closed() == (1011, "internal error")
         await until(lambda: managed.outcomes == [None])
     assert "in the background" in caplog.text
@@ -442,7 +442,7 @@ async def test_another_connections_end_fails_a_spawned_task(
         await echo(connection)
 
     managed = ManagedApp(handle)
-    async with serve(managed.app, ws=ws) as server, dial(f"{server.ws}/ws") as client:
+    async with live_server(managed.app, ws=ws) as server, connect(f"{server.ws}/ws") as client:
         assert await client.closed() == (1011, "internal error")
     assert "failed" in caplog.text
 
@@ -455,7 +455,7 @@ async def test_a_spawned_task_may_close_the_connection(ws: str) -> None:
         await echo(connection)
 
     managed = ManagedApp(handle)
-    async with serve(managed.app, ws=ws) as server, dial(f"{server.ws}/ws") as client:
+    async with live_server(managed.app, ws=ws) as server, connect(f"{server.ws}/ws") as client:
         assert await client.closed() == (4000, "from a task")
         await until(lambda: managed.outcomes == [None])
 
@@ -477,7 +477,7 @@ async def test_a_spawned_task_may_end_with_the_disconnect(
         await connection.close()
 
     managed = ManagedApp(handle)
-    async with serve(managed.app, ws=ws) as server, dial(f"{server.ws}/ws") as client:
+    async with live_server(managed.app, ws=ws) as server, connect(f"{server.ws}/ws") as client:
         assert await client.closed() == (1000, "")
         await until(lambda: managed.outcomes == [None])
     assert caplog.records == [] or "ERROR" not in caplog.text
@@ -502,7 +502,7 @@ async def test_a_task_that_ignores_its_cancellation_is_named(
         await asyncio.sleep(0)
 
     managed = ManagedApp(handle)
-    async with serve(managed.app, ws=ws) as server, dial(f"{server.ws}/ws") as client:
+    async with live_server(managed.app, ws=ws) as server, connect(f"{server.ws}/ws") as client:
         await client.closed()
         await until(lambda: managed.outcomes)
         release.set()
@@ -522,8 +522,8 @@ async def test_state_subprotocol_and_headers_are_passed_on(ws: str) -> None:
             seen.append((connection.state["n"], connection.user, connection.websocket is websocket))
 
     async with (
-        serve(app, ws=ws, lifespan="off") as server,
-        dial(server.ws, subprotocols=["chat", "other"]) as client,
+        live_server(app, ws=ws, lifespan="off") as server,
+        connect(server.ws, subprotocols=["chat", "other"]) as client,
     ):
         await client.closed()
         assert client.websocket.subprotocol == "chat"
@@ -535,7 +535,7 @@ async def test_state_subprotocol_and_headers_are_passed_on(ws: str) -> None:
 async def test_a_server_that_shuts_down_ends_the_handlers(ws: str) -> None:
     """Need 9: uvicorn's 1012 is seen by a handler that only waits for messages."""
     managed = ManagedApp(echo)
-    async with serve(managed.app, ws=ws) as server, dial(f"{server.ws}/ws") as client:
+    async with live_server(managed.app, ws=ws) as server, connect(f"{server.ws}/ws") as client:
         await until(lambda: managed.opened)
         server.uvicorn.should_exit = True
         assert (await client.closed())[0] == 1012

@@ -25,11 +25,11 @@ import uvicorn
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 from starlette.exceptions import WebSocketException
 from starlette.testclient import TestClient
-from websockets.exceptions import InvalidStatus
 
-from tests.server import DEADLINE, dial, serve, until
 from wshub import CloseCode, ConnectionManager, Rejection, exceptions
 from wshub.rejections import RejectionHandler
+from wshub.testing import connect, live_server, refusal, until
+from wshub.testing.deadline import DEADLINE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,6 +44,7 @@ PUBLIC_MODULES = [
     "wshub.exceptions",
     "wshub.messages",
     "wshub.rejections",
+    "wshub.testing",
 ]
 # Python under any other name than `python` would escape its execution.
 LANGUAGES = {"console", "javascript", "nginx", "python", "text"}
@@ -94,13 +95,6 @@ def table_of(name: str, heading: str) -> list[list[str]]:
     assert found, f"{name} has no table with {heading!r}"
     rows = rest.partition("\n\n")[0].splitlines()[2:]
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
-
-
-async def refusal(url: str, **options: Any) -> int:
-    """Return the HTTP status with which a handshake is refused."""
-    with pytest.raises(InvalidStatus) as refused:
-        await dial(url, **options).__aenter__()
-    return refused.value.response.status_code
 
 
 # --- any page
@@ -156,14 +150,14 @@ async def test_close_codes_are_as_the_code_says() -> None:
 
     rows = table_of("docs/close-codes.md", "code")
     documented = [(code, name, *answers) for code, name, _, _, *answers in rows]
-    async with serve(app) as server:
+    async with live_server(app) as server:
         assert documented == [
             (
                 str(int(code)),
                 f"`{code.name}`",
                 "yes" if code.can_send else "no",
                 "yes" if code.should_reconnect else "no",
-                str(await refusal(f"{server.ws}/{code}")) if code.can_send else "none",
+                str((await refusal(f"{server.ws}/{code}")).status) if code.can_send else "none",
             )
             for code in CloseCode
         ]
@@ -189,12 +183,12 @@ async def test_rejections_are_as_the_code_says() -> None:
         raise build()
 
     documented = set()
-    async with serve(app) as server:
+    async with live_server(app) as server:
         for helper, code, status in table_of("docs/how-to/rejecting.md", "helper")[:-1]:
             name = helper.strip("`").partition("(")[0]
             documented.add(name)
             assert str(getattr(exceptions, name)().code) == code
-            assert str(await refusal(f"{server.ws}/{name}")) == status
+            assert str((await refusal(f"{server.ws}/{name}")).status) == status
     helpers = {name for name, value in vars(exceptions).items() if _builds_a_rejection(value)}
     assert documented == helpers
 
@@ -284,11 +278,11 @@ async def test_the_lines_that_matter(name: str, ws: str) -> None:
     """They are a chat with rooms: a message reaches the others in its room, and nobody else."""
     page = run(name)
     async with (
-        serve(page.app, ws=ws, lifespan="on") as server,
-        dial(f"{server.ws}/rooms/tea") as ann,
-        dial(f"{server.ws}/rooms/tea") as ben,
-        dial(f"{server.ws}/rooms/milk") as cy,
-        dial(f"{server.ws}/rooms/milk") as dan,
+        live_server(page.app, ws=ws, lifespan="on") as server,
+        connect(f"{server.ws}/rooms/tea") as ann,
+        connect(f"{server.ws}/rooms/tea") as ben,
+        connect(f"{server.ws}/rooms/milk") as cy,
+        connect(f"{server.ws}/rooms/milk") as dan,
     ):
         await until(lambda: page.manager.statistics().connections == 4)
         await ann.send("for tea")
@@ -307,7 +301,7 @@ def test_the_home_page_shows_the_same_lines() -> None:
 async def test_an_apps_own_lifespan_may_enter_the_managers() -> None:
     """The lifespan of the tutorial's first step starts and stops with the app."""
     page = run("docs/tutorial/1-echo.md")
-    async with serve(page.app, lifespan="on") as server, httpx.AsyncClient() as client:
+    async with live_server(page.app, lifespan="on") as server, httpx.AsyncClient() as client:
         assert (await client.get(server.http)).status_code == 404
 
 
@@ -315,9 +309,9 @@ async def test_the_shorter_chat_is_the_same_chat(ws: str) -> None:
     """The tutorial's chat, written with `connection()`, says what the original says."""
     page = run("docs/tutorial/3-chat.md")
     async with (
-        serve(page.app, ws=ws, lifespan="on") as server,
-        dial(f"{server.ws}/ws/1") as first,
-        dial(f"{server.ws}/ws/2") as second,
+        live_server(page.app, ws=ws, lifespan="on") as server,
+        connect(f"{server.ws}/ws/1") as first,
+        connect(f"{server.ws}/ws/2") as second,
     ):
         await until(lambda: len(page.manager.active_connections) == 2)
         assert await first.ask("hello") == "You wrote: hello"
@@ -340,7 +334,7 @@ async def test_how_each_style_ends_is_as_the_table_says(ws: str) -> None:
             raise WebSocketException(4321)
 
     @app.websocket("/connect")
-    async def connect(websocket: WebSocket) -> None:
+    async def registered(websocket: WebSocket) -> None:
         await manager.connect(websocket)
         await end(websocket)
 
@@ -350,10 +344,10 @@ async def test_how_each_style_ends_is_as_the_table_says(ws: str) -> None:
             await end(websocket)
 
     rows = table_of("docs/tutorial/3-chat.md", "how it ends")
-    async with serve(app, ws=ws) as server:
+    async with live_server(app, ws=ws) as server:
         for how, *cells in rows[:3]:
             for path, cell in zip(("connect", "connection"), cells, strict=True):
-                async with dial(f"{server.ws}/{path}") as client:
+                async with connect(f"{server.ws}/{path}") as client:
                     await client.send(how)
                     expected = cell.replace("its code", "4321").split()[-1]
                     assert str((await client.closed())[0]) == expected, (how, path)
@@ -364,16 +358,16 @@ async def test_one_dependency_for_http_and_websocket(ws: str) -> None:
     page = run("docs/how-to/auth.md")
     good = {"Cookie": "session=c2Vzc2lvbg"}
     async with (
-        serve(page.app, ws=ws, lifespan="on") as server,
+        live_server(page.app, ws=ws, lifespan="on") as server,
         httpx.AsyncClient(base_url=server.http) as http,
     ):
         assert (await http.get("/me", headers=good)).json() == "ana"
         for bad, status in (({}, 403), ({"Cookie": "session=wrong"}, 401)):
             assert (await http.get("/me", headers=bad)).status_code == 401
-            assert await refusal(f"{server.ws}/ws", additional_headers=bad) == status
+            assert (await refusal(f"{server.ws}/ws", additional_headers=bad)).status == status
         async with (
-            dial(f"{server.ws}/ws", additional_headers=good) as tab,
-            dial(f"{server.ws}/ws?token=c2Vzc2lvbg") as other_tab,
+            connect(f"{server.ws}/ws", additional_headers=good) as tab,
+            connect(f"{server.ws}/ws?token=c2Vzc2lvbg") as other_tab,
         ):
             await until(lambda: page.manager.statistics().connections == 2)
             assert await tab.ask("hello") == "hello"
@@ -387,12 +381,12 @@ async def test_the_origin_is_checked() -> None:
     """Only pages of the listed origins are let in, an exact match, also with a good session."""
     page = run("docs/how-to/auth.md")
     good = {"Cookie": "session=c2Vzc2lvbg"}
-    async with serve(page.app) as server:
+    async with live_server(page.app) as server:
         url = f"{server.ws}/from-our-pages"
         for origin in (None, "https://evil.example", "https://chat.example.com.evil.example"):
-            assert await refusal(url, additional_headers=good, origin=origin) == 403
+            assert (await refusal(url, additional_headers=good, origin=origin)).status == 403
         ours = "https://chat.example.com"
-        async with dial(url, additional_headers=good, origin=ours) as client:
+        async with connect(url, additional_headers=good, origin=ours) as client:
             assert await client.ask("hello") == "hello"
 
 
@@ -401,20 +395,20 @@ async def test_authentication_by_the_first_message(
 ) -> None:
     """A good token connects; a bad one, another kind of frame or none at all is refused."""
     page = run("docs/how-to/auth.md")
-    async with serve(page.app, ws=ws) as server:
+    async with live_server(page.app, ws=ws) as server:
         url = f"{server.ws}/first-message"
-        async with dial(url) as client:
+        async with connect(url) as client:
             await client.send("c2Vzc2lvbg")
             assert await client.ask("hello") == "hello"
         for bad in ("wrong", b"c2Vzc2lvbg"):
-            async with dial(url) as client:
+            async with connect(url) as client:
                 await client.send(bad)
                 assert await client.closed() == (3000, "log in first")
-        async with dial(url):
+        async with connect(url):
             pass  # leaves without a word
         impatient = SimpleNamespace(timeout=lambda _: asyncio.timeout(0.01))
         monkeypatch.setattr(page, "asyncio", impatient)
-        async with dial(url) as client:
+        async with connect(url) as client:
             assert await client.closed() == (3008, "no token came")
     assert "ERROR" not in caplog.text
 
@@ -430,24 +424,24 @@ async def test_a_token_in_a_header() -> None:
         await websocket.close()
 
     page.app.add_api_websocket_route("/bearer", bearer)
-    async with serve(page.app) as server:
+    async with live_server(page.app) as server:
         url = f"{server.ws}/bearer"
-        async with dial(url, additional_headers={"Authorization": "bearer abc"}) as client:
+        async with connect(url, additional_headers={"Authorization": "bearer abc"}) as client:
             assert await client.receive() == "abc"
         for value in ("", "Basic abc", "Bearer "):
-            assert await refusal(url, additional_headers={"Authorization": value}) == 401
+            assert (await refusal(url, additional_headers={"Authorization": value})).status == 401
 
 
 async def test_uvicorn_logs_tokens_in_urls(ws: str, caplog: pytest.LogCaptureFixture) -> None:
     """Without an access log, too, but not at level warning: as the page says."""
     page = run("docs/how-to/auth.md")
-    async with serve(page.app, ws=ws, access_log=False) as server:
+    async with live_server(page.app, ws=ws, access_log=False) as server:
         for level in ("INFO", "WARNING"):
             caplog.clear()
             with caplog.at_level(level):
-                async with dial(f"{server.ws}/ws?token=c2Vzc2lvbg"):
+                async with connect(f"{server.ws}/ws?token=c2Vzc2lvbg"):
                     pass
-                assert await refusal(f"{server.ws}/ws?token=wrong") == 401
+                assert (await refusal(f"{server.ws}/ws?token=wrong")).status == 401
             logged = re.findall(r"token=\w+", caplog.text)
             assert logged == (["token=c2Vzc2lvbg", "token=wrong"] if level == "INFO" else [])
 
@@ -455,23 +449,23 @@ async def test_uvicorn_logs_tokens_in_urls(ws: str, caplog: pytest.LogCaptureFix
 async def test_who_may_enter_a_room() -> None:
     """On the page about rooms, members enter and others are refused."""
     page = run("docs/how-to/rooms.md")
-    async with serve(page.app) as server:
-        async with dial(f"{server.ws}/members-only/board?token=ana") as ana:
+    async with live_server(page.app) as server:
+        async with connect(f"{server.ws}/members-only/board?token=ana") as ana:
             assert await ana.ask("hello") == "hello"
         for path in ("board?token=ben", "attic?token=ana", "board"):
-            assert await refusal(f"{server.ws}/members-only/{path}") == 403
+            assert (await refusal(f"{server.ws}/members-only/{path}")).status == 403
 
 
 async def test_sending_from_other_places() -> None:
     """Routes of both kinds reach users and rooms, and a spawned task sends by itself."""
     page = run("docs/how-to/rooms.md")
     async with (
-        serve(page.app) as server,
+        live_server(page.app) as server,
         httpx.AsyncClient(base_url=server.http) as http,
-        dial(f"{server.ws}/notifications/ana") as tab,
-        dial(f"{server.ws}/notifications/ana") as other_tab,
-        dial(f"{server.ws}/rooms/tea") as guest,
-        dial(f"{server.ws}/clock") as clock,
+        connect(f"{server.ws}/notifications/ana") as tab,
+        connect(f"{server.ws}/notifications/ana") as other_tab,
+        connect(f"{server.ws}/rooms/tea") as guest,
+        connect(f"{server.ws}/clock") as clock,
     ):
         await until(lambda: page.manager.statistics().connections == 4)
         await http.post("/notify/ana", params={"text": "hello"})
@@ -484,15 +478,15 @@ async def test_sending_from_other_places() -> None:
 async def test_rejecting_as_the_client_understands(ws: str) -> None:
     """Before accept browsers get a close frame and others an HTTP answer; afterwards a code."""
     page = run("docs/how-to/rejecting.md")
-    browser = {"origin": "https://chat.example.com"}
-    async with serve(page.app, ws=ws) as server:
-        assert await refusal(f"{server.ws}/rooms/board") == 403
-        assert await refusal(f"{server.ws}/rooms/tea?page=x") == 422
-        async with dial(f"{server.ws}/rooms/board", **browser) as client:
+    origin = "https://chat.example.com"
+    async with live_server(page.app, ws=ws) as server:
+        assert (await refusal(f"{server.ws}/rooms/board")).status == 403
+        assert (await refusal(f"{server.ws}/rooms/tea?page=x")).status == 422
+        async with connect(f"{server.ws}/rooms/board", origin=origin) as client:
             assert await client.closed() == (3003, "members only")
-        async with dial(f"{server.ws}/rooms/tea?page=x", **browser) as client:
+        async with connect(f"{server.ws}/rooms/tea?page=x", origin=origin) as client:
             assert (await client.closed())[0] == 1008
-        async with dial(f"{server.ws}/rooms/tea") as client:
+        async with connect(f"{server.ws}/rooms/tea") as client:
             assert await client.ask("hello") == "hello"
             await client.send("spam")
             assert await client.closed() == (3003, "not here")
@@ -562,16 +556,16 @@ def test_what_testclient_says() -> None:
 async def test_what_a_real_server_says_instead(ws: str) -> None:
     """Such sends fail, the handler runs to its end, and a rejection without a handler is 403."""
     heard: list[str] = []
-    async with serve(_liar(heard), ws=ws) as server:
-        async with dial(f"{server.ws}/goodbye"):
+    async with live_server(_liar(heard), ws=ws) as server:
+        async with connect(f"{server.ws}/goodbye"):
             pass
         await until(lambda: heard == ["not sent", "ran to its end"])
-        assert await refusal(f"{server.ws}/refuse") == 403
+        assert (await refusal(f"{server.ws}/refuse")).status == 403
 
 
 async def test_statistics_as_json() -> None:
     """The endpoint of the page about deploying shows all figures."""
     page = run("docs/how-to/deploying.md")
-    async with serve(page.app) as server, httpx.AsyncClient() as http:
+    async with live_server(page.app) as server, httpx.AsyncClient() as http:
         shown = (await http.get(f"{server.http}/internal/websockets")).json()
     assert shown == ConnectionManager().statistics()._asdict()

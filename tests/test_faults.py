@@ -11,72 +11,21 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 from starlette.exceptions import WebSocketException
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocketDisconnect
 
-from tests.server import until
 from wshub import ConnectionManager, OutboxOptions
 from wshub._tasks import TaskOwner
+from wshub.testing import FaultySink, until
 
 if TYPE_CHECKING:
     from starlette.types import Message
 
 
-class FaultyServer:
-    """
-    The server's side of one ASGI WebSocket, with a fault to be set.
-
-    Attributes:
-        sent: Events that the app sent.
-        fault: Raised by every send from now on.
-        blocked: While set, sends wait for it.
-        send_timeout: Seconds after which such a send fails by itself.
-        on_cancel: What such a send raises when it is cancelled.
-        gate: While set, sends wait for this one future.
-        yields: Whether sends give the event loop a turn.
-        pace: Seconds that such a turn takes.
-    """
-
-    def __init__(self) -> None:
-        self.events: asyncio.Queue[Message | Exception] = asyncio.Queue()
-        self.events.put_nowait({"type": "websocket.connect"})
-        self.sent: list[Message] = []
-        self.fault: BaseException | None = None
-        self.blocked: asyncio.Event | None = None
-        self.send_timeout: float | None = None
-        self.on_cancel: BaseException = asyncio.CancelledError()
-        self.gate: asyncio.Future[None] | None = None
-        self.yields = False
-        self.pace = 0.0
-        scope = {"type": "websocket", "headers": [], "subprotocols": []}
-        self.websocket = WebSocket(scope, self._receive, self._send)
-
-    async def _receive(self) -> Message:
-        event = await self.events.get()
-        if isinstance(event, Exception):
-            raise event
-        return event
-
-    async def _send(self, event: Message) -> None:
-        if self.yields:
-            await asyncio.sleep(self.pace)
-        if self.gate is not None:
-            await self.gate
-        if self.blocked is not None:
-            try:
-                async with asyncio.timeout(self.send_timeout):
-                    await self.blocked.wait()
-            except asyncio.CancelledError:
-                raise self.on_cancel from None
-        if self.fault is not None:
-            raise self.fault
-        self.sent.append(event)
-
-
 async def test_a_write_that_fails_evicts_the_peer() -> None:
     """Row 1: whatever the server raises in a send, the peer is gone and the sender is not."""
-    manager, server = ConnectionManager(), FaultyServer()
-    async with manager.connection(server.websocket) as connection:
-        server.fault = RuntimeError("Unexpected ASGI message 'websocket.send'")
+    manager, sink = ConnectionManager(), FaultySink()
+    async with manager.connection(sink.websocket) as connection:
+        sink.fault = RuntimeError("Unexpected ASGI message 'websocket.send'")
         await manager.broadcast("into the void")
         assert manager.active_connections == []
         assert manager.statistics().evicted["write_failed"] == 1
@@ -87,14 +36,14 @@ async def test_a_write_that_fails_evicts_the_peer() -> None:
 
 async def test_a_write_that_fails_later_evicts_the_peer() -> None:
     """A send that blocks and then fails ends the same way, with what waited counted."""
-    manager, server = ConnectionManager(), FaultyServer()
-    async with manager.connection(server.websocket):
-        server.blocked = asyncio.Event()
+    manager, sink = ConnectionManager(), FaultySink()
+    async with manager.connection(sink.websocket):
+        sink.blocked = asyncio.Event()
         await manager.broadcast("blocks")
         await manager.broadcast("waits")
         assert manager.statistics().queued == 2
-        server.fault = OSError("gone")
-        server.blocked.set()
+        sink.fault = OSError("gone")
+        sink.blocked.set()
         await until(lambda: manager.active_connections == [])
         assert manager.statistics().evicted["write_failed"] == 1
         assert manager.statistics().dropped["closed"] == 2
@@ -104,9 +53,9 @@ async def test_a_write_that_fails_later_evicts_the_peer() -> None:
 async def test_a_close_that_fails_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
     """Row 7: closing a peer whose server refuses the close frame ends quietly."""
     caplog.set_level(logging.DEBUG, logger="wshub")
-    manager, server = ConnectionManager(), FaultyServer()
-    async with manager.connection(server.websocket) as connection:
-        server.fault = RuntimeError("response already completed")
+    manager, sink = ConnectionManager(), FaultySink()
+    async with manager.connection(sink.websocket) as connection:
+        sink.fault = RuntimeError("response already completed")
         await connection.close(4000)
     assert "left before its close frame" in caplog.text
 
@@ -114,13 +63,13 @@ async def test_a_close_that_fails_is_no_error(caplog: pytest.LogCaptureFixture) 
 async def test_a_close_that_fails_later_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
     """The same, after the close frame blocked for a while."""
     caplog.set_level(logging.DEBUG, logger="wshub")
-    manager, server = ConnectionManager(), FaultyServer()
-    async with manager.connection(server.websocket) as connection:
-        server.blocked = asyncio.Event()
+    manager, sink = ConnectionManager(), FaultySink()
+    async with manager.connection(sink.websocket) as connection:
+        sink.blocked = asyncio.Event()
         closing = asyncio.create_task(connection.close(4000))
         await until(lambda: connection.closed)
-        server.fault = OSError("gone")
-        server.blocked.set()
+        sink.fault = OSError("gone")
+        sink.blocked.set()
         await closing
     assert "left before its close frame" in caplog.text
 
@@ -128,17 +77,17 @@ async def test_a_close_that_fails_later_is_no_error(caplog: pytest.LogCaptureFix
 async def test_a_close_that_blocks_is_given_up() -> None:
     """Need 10: a close frame that never leaves ends with the deadline, also without a transport."""
     manager = ConnectionManager(outbox=OutboxOptions(send_timeout=0.05))
-    server = FaultyServer()
-    async with asyncio.timeout(5), manager.connection(server.websocket):
-        server.blocked = asyncio.Event()
-    assert [event["type"] for event in server.sent] == ["websocket.accept"]
+    sink = FaultySink()
+    async with asyncio.timeout(5), manager.connection(sink.websocket):
+        sink.blocked = asyncio.Event()
+    assert [event["type"] for event in sink.sent] == ["websocket.accept"]
 
 
 async def test_a_receive_that_fails_is_a_disconnect() -> None:
     """Row 9: whatever the server raises in a receive, the handler's loop simply ends."""
-    manager, server = ConnectionManager(), FaultyServer()
-    async with manager.connection(server.websocket) as connection:
-        server.events.put_nowait(RuntimeError("cannot call recv"))
+    manager, sink = ConnectionManager(), FaultySink()
+    async with manager.connection(sink.websocket) as connection:
+        sink.events.put_nowait(RuntimeError("cannot call recv"))
         assert [message async for message in connection] == []
         assert connection.closed is not None
         assert (connection.closed.code, connection.closed.by) == (1006, "peer")
@@ -146,21 +95,21 @@ async def test_a_receive_that_fails_is_a_disconnect() -> None:
 
 async def test_a_disconnect_without_a_code_is_1005() -> None:
     """ASGI allows a disconnect event without code and reason: RFC 6455 §7.1.5 calls it 1005."""
-    manager, server = ConnectionManager(), FaultyServer()
-    async with manager.connection(server.websocket) as connection:
-        server.events.put_nowait({"type": "websocket.disconnect", "code": None, "reason": None})
+    manager, sink = ConnectionManager(), FaultySink()
+    async with manager.connection(sink.websocket) as connection:
+        sink.events.put_nowait({"type": "websocket.disconnect", "code": None, "reason": None})
         assert [message async for message in connection] == []
         assert connection.closed is not None
         assert (connection.closed.code, connection.closed.reason) == (1005, "")
 
 
-async def test_a_timeout_of_the_servers_own_hits_the_write_only() -> None:
+async def test_a_timeout_of_the_sinks_own_hits_the_write_only() -> None:
     """A middleware that bounds each send must not cancel whoever happened to broadcast."""
-    manager, server = ConnectionManager(), FaultyServer()
-    healthy = FaultyServer()
-    async with manager.connection(server.websocket), manager.connection(healthy.websocket):
-        server.blocked = asyncio.Event()
-        server.send_timeout = 0.01
+    manager, sink = ConnectionManager(), FaultySink()
+    healthy = FaultySink()
+    async with manager.connection(sink.websocket), manager.connection(healthy.websocket):
+        sink.blocked = asyncio.Event()
+        sink.send_timeout = 0.01
         await manager.broadcast("one")
         await until(lambda: manager.statistics().connections == 1)
         await manager.broadcast("two")
@@ -174,9 +123,9 @@ async def test_a_timeout_of_the_servers_own_hits_the_write_only() -> None:
 
 async def test_middleware_around_send_keeps_its_context() -> None:
     """Context variables, anyio scopes and the current task stay the same through a blocked send."""
-    manager, server = ConnectionManager(), FaultyServer()
+    manager, sink = ConnectionManager(), FaultySink()
     variable: ContextVar[str] = ContextVar("variable", default="unset")
-    plain_send, seen = server.websocket._send, []
+    plain_send, seen = sink.websocket._send, []
 
     async def send(event: Message) -> None:
         token = variable.set("set")
@@ -188,12 +137,12 @@ async def test_middleware_around_send_keeps_its_context() -> None:
         seen.append(asyncio.current_task() is task)
         variable.reset(token)
 
-    server.websocket._send = send
-    async with manager.connection(server.websocket):
-        server.blocked = asyncio.Event()
+    sink.websocket._send = send
+    async with manager.connection(sink.websocket):
+        sink.blocked = asyncio.Event()
         await manager.broadcast("one")
         assert variable.get() == "unset"
-        server.blocked.set()
+        sink.blocked.set()
         await until(lambda: manager.statistics().sent == 1)
         assert manager.statistics().connections == 1
     assert seen == [True, True, True]
@@ -201,67 +150,67 @@ async def test_middleware_around_send_keeps_its_context() -> None:
 
 async def test_a_send_that_is_cancelled_at_once_is_a_failed_write() -> None:
     """A server's own CancelledError in a send must not cancel whoever broadcasts."""
-    manager, server = ConnectionManager(), FaultyServer()
-    async with manager.connection(server.websocket):
-        server.fault = asyncio.CancelledError()
+    manager, sink = ConnectionManager(), FaultySink()
+    async with manager.connection(sink.websocket):
+        sink.fault = asyncio.CancelledError()
         await manager.broadcast("into the void")
         assert manager.statistics().evicted["write_failed"] == 1
         assert manager.statistics().queued == 0
-    manager, server = ConnectionManager(), FaultyServer()
-    async with manager.connection(server.websocket) as connection:
-        server.fault = asyncio.CancelledError()
+    manager, sink = ConnectionManager(), FaultySink()
+    async with manager.connection(sink.websocket) as connection:
+        sink.fault = asyncio.CancelledError()
         await connection.close()
 
 
 async def test_the_end_survives_a_second_cancellation() -> None:
     """A handler that is cancelled while it closes leaves no reader behind."""
-    manager, server = ConnectionManager(), FaultyServer()
+    manager, sink = ConnectionManager(), FaultySink()
 
     async def handle() -> None:
-        async with manager.connection(server.websocket) as connection:
-            server.blocked = asyncio.Event()
+        async with manager.connection(sink.websocket) as connection:
+            sink.blocked = asyncio.Event()
             await connection.receive()
 
     task = asyncio.create_task(handle())
-    await until(lambda: server.blocked)
+    await until(lambda: sink.blocked)
     for _ in range(2):
         task.cancel()
         await asyncio.sleep(0)
     await asyncio.wait({task})
     assert manager.active_connections == []
-    assert server.blocked is not None
-    server.blocked.set()
+    assert sink.blocked is not None
+    sink.blocked.set()
 
 
 async def test_a_close_event_needs_neither_code_nor_reason() -> None:
     """ASGI makes both optional, also for who sends raw events."""
-    manager, server = ConnectionManager(), FaultyServer()
-    async with manager.connection(server.websocket) as connection:
-        await server.websocket.send({"type": "websocket.close"})
+    manager, sink = ConnectionManager(), FaultySink()
+    async with manager.connection(sink.websocket) as connection:
+        await sink.websocket.send({"type": "websocket.close"})
         assert connection.closed is not None
         assert connection.closed.code == 1000
 
 
 async def test_a_reason_that_is_no_string_is_made_one() -> None:
     """An app's own WebSocketException may carry anything; the peer still gets its code."""
-    manager, server = ConnectionManager(), FaultyServer()
+    manager, sink = ConnectionManager(), FaultySink()
     with pytest.raises(WebSocketException):
-        async with manager.connection(server.websocket):
+        async with manager.connection(sink.websocket):
             raise WebSocketException(1008, {"detail": "no"})  # type: ignore[arg-type]
-    assert server.sent[-1]["code"] == 1008
+    assert sink.sent[-1]["code"] == 1008
 
 
 async def test_what_was_written_makes_room_to_queue_again() -> None:
     """The outbox's bound is on what waits: a peer may block, and catch up, again and again."""
     options = OutboxOptions(max_bytes=100, send_timeout=5)
-    manager, server = ConnectionManager(outbox=options), FaultyServer()
-    async with manager.connection(server.websocket) as connection:
+    manager, sink = ConnectionManager(outbox=options), FaultySink()
+    async with manager.connection(sink.websocket) as connection:
         for _ in range(3):
-            server.blocked = asyncio.Event()
+            sink.blocked = asyncio.Event()
             for _ in range(3):
                 await manager.broadcast("x" * 50)
             assert (connection.outbox.messages, connection.outbox.bytes) == (3, 100)
-            server.blocked.set()
+            sink.blocked.set()
             await until(lambda: not connection.outbox.messages)
             assert connection.outbox.bytes == 0
         assert manager.statistics().sent == 9
@@ -270,21 +219,21 @@ async def test_what_was_written_makes_room_to_queue_again() -> None:
 async def test_a_sender_waits_no_longer_than_send_timeout_for_a_peer_that_drips() -> None:
     """Each write is in time, but those who wait for room are not kept for ever: the peer goes."""
     options = OutboxOptions(max_messages=1, send_timeout=0.2)
-    manager, server = ConnectionManager(outbox=options), FaultyServer()
-    async with manager.connection(server.websocket) as connection:
-        server.yields, server.pace = True, 0.15
+    manager, sink = ConnectionManager(outbox=options), FaultySink()
+    async with manager.connection(sink.websocket) as connection:
+        sink.yields, sink.pace = True, 0.15
         sends = [connection.send(str(number)) for number in range(8)]
         outcomes = await asyncio.gather(*sends, return_exceptions=True)
         assert any(isinstance(outcome, WebSocketDisconnect) for outcome in outcomes)
         assert manager.statistics().evicted["send_timeout"] == 1
-        server.yields = False
+        sink.yields = False
 
 
 async def test_a_failed_accept_is_the_end_also_if_the_server_says_no_more() -> None:
     """Row 15: a peer lost in its handshake is never registered, whatever receive() does then."""
-    manager, server = ConnectionManager(), FaultyServer()
-    server.fault = OSError("gone")
-    async with manager.connection(server.websocket, user="ann", rooms=["tea"]) as connection:
+    manager, sink = ConnectionManager(), FaultySink()
+    sink.fault = OSError("gone")
+    async with manager.connection(sink.websocket, user="ann", rooms=["tea"]) as connection:
         assert connection.closed is not None
         assert (connection.closed.code, connection.closed.by) == (1006, "peer")
         assert manager.active_connections == []
@@ -294,11 +243,11 @@ async def test_a_failed_accept_is_the_end_also_if_the_server_says_no_more() -> N
 async def test_the_deadline_of_a_write_ends_with_it() -> None:
     """A peer that blocked for a moment is not cut off later for that."""
     manager = ConnectionManager(outbox=OutboxOptions(send_timeout=0.3))
-    server = FaultyServer()
-    async with manager.connection(server.websocket) as connection:
-        server.blocked = asyncio.Event()
+    sink = FaultySink()
+    async with manager.connection(sink.websocket) as connection:
+        sink.blocked = asyncio.Event()
         await manager.broadcast("blocks")
-        server.blocked.set()
+        sink.blocked.set()
         await until(lambda: manager.statistics().sent == 1)
         loop, over = asyncio.get_running_loop(), asyncio.Event()
         loop.call_later(0.4, over.set)  # after the deadline that the write had
@@ -308,28 +257,28 @@ async def test_the_deadline_of_a_write_ends_with_it() -> None:
 
 async def test_a_send_that_only_yields_is_finished() -> None:
     """A server that gives the loop a turn in each send delivers everything, in order."""
-    manager, server = ConnectionManager(), FaultyServer()
-    server.yields = True
-    async with manager.connection(server.websocket):
+    manager, sink = ConnectionManager(), FaultySink()
+    sink.yields = True
+    async with manager.connection(sink.websocket):
         for number in range(5):
             await manager.broadcast(str(number))
-    assert [event.get("text") for event in server.sent] == [None, "0", "1", "2", "3", "4", None]
+    assert [event.get("text") for event in sink.sent] == [None, "0", "1", "2", "3", "4", None]
 
 
 async def test_a_send_that_is_no_coroutine_will_do() -> None:
     """ASGI asks for an awaitable: a server written in another language returns a future."""
-    manager, server = ConnectionManager(), FaultyServer()
+    manager, sink = ConnectionManager(), FaultySink()
     loop = asyncio.get_running_loop()
     futures: list[asyncio.Future[None]] = []
 
     def send(event: Message) -> asyncio.Future[None]:
-        server.sent.append(event)
+        sink.sent.append(event)
         futures.append(loop.create_future())
         return futures[-1]
 
-    await server.websocket.accept()
-    server.websocket._send = send
-    async with manager.connection(server.websocket) as connection:
+    await sink.websocket.accept()
+    sink.websocket._send = send
+    async with manager.connection(sink.websocket) as connection:
         await manager.broadcast("one")
         await manager.broadcast("two")
         closing = asyncio.create_task(connection.close())
@@ -337,20 +286,20 @@ async def test_a_send_that_is_no_coroutine_will_do() -> None:
             await until(partial(futures.__getitem__, slice(number, None)))
             futures[number].set_result(None)
         await closing
-    assert [event.get("text") for event in server.sent] == [None, "one", "two", None]
+    assert [event.get("text") for event in sink.sent] == [None, "one", "two", None]
 
 
 async def test_a_future_that_others_await_too_is_shared() -> None:
     """Two blocked sends may wait for one future, as for the one lock of a server."""
     manager = ConnectionManager()
-    servers = [FaultyServer(), FaultyServer()]
+    sinks = [FaultySink(), FaultySink()]
     gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     async with (
-        manager.connection(servers[0].websocket),
-        manager.connection(servers[1].websocket),
+        manager.connection(sinks[0].websocket),
+        manager.connection(sinks[1].websocket),
     ):
-        for server in servers:
-            server.gate = gate
+        for sink in sinks:
+            sink.gate = gate
         await manager.broadcast("through the gate")
         assert manager.statistics().queued == 2
         gate.set_result(None)
@@ -360,21 +309,21 @@ async def test_a_future_that_others_await_too_is_shared() -> None:
 
 async def test_a_server_that_cancels_a_send_lost_the_peer() -> None:
     """A send that ends as cancelled without our doing counts as a failed write."""
-    manager, server = ConnectionManager(), FaultyServer()
-    async with manager.connection(server.websocket):
-        server.gate = asyncio.get_running_loop().create_future()
+    manager, sink = ConnectionManager(), FaultySink()
+    async with manager.connection(sink.websocket):
+        sink.gate = asyncio.get_running_loop().create_future()
         await manager.broadcast("blocks")
-        server.gate.cancel()
+        sink.gate.cancel()
         await until(lambda: manager.active_connections == [])
         assert manager.statistics().evicted["write_failed"] == 1
 
 
 async def test_a_discarded_write_may_fail_as_it_likes() -> None:
     """What a cancelled send raises on its way out is nobody's concern."""
-    manager, server = ConnectionManager(), FaultyServer()
-    async with manager.connection(server.websocket) as connection:
-        server.blocked = asyncio.Event()
-        server.on_cancel = LookupError("while cleaning up")
+    manager, sink = ConnectionManager(), FaultySink()
+    async with manager.connection(sink.websocket) as connection:
+        sink.blocked = asyncio.Event()
+        sink.on_cancel = LookupError("while cleaning up")
         await manager.broadcast("blocks")
         connection.abort()
 

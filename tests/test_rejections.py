@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 from fastapi import FastAPI, WebSocket, WebSocketException
@@ -13,11 +12,10 @@ from starlette.applications import Starlette
 from starlette.endpoints import WebSocketEndpoint
 from starlette.exceptions import WebSocketException as StarletteWebSocketException
 from starlette.routing import WebSocketRoute
-from websockets.exceptions import InvalidStatus
 
-from tests.server import dial, serve, until, vanish_during_handshake
 from wshub import Connection, ConnectionManager, exceptions
 from wshub.rejections import RejectionHandler
+from wshub.testing import DeadClient, connect, live_server, refusal, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,15 +68,6 @@ def app_with(answer: Literal["http", "close"]) -> FastAPI:
     return app
 
 
-async def refusal(url: str, **options: Any) -> tuple[int, dict[str, str], Any]:
-    """Return status, headers and body of the HTTP answer to a refused handshake."""
-    with pytest.raises(InvalidStatus) as refused:
-        await dial(url, **options).__aenter__()
-    response = refused.value.response
-    body = json.loads(response.body) if response.body else None
-    return response.status_code, dict(response.headers), body
-
-
 @pytest.mark.parametrize(
     ("name", "status", "body"),
     [
@@ -97,9 +86,10 @@ async def test_a_rejection_before_accept_is_a_real_http_answer(
     ws: str, name: str, status: int, body: object
 ) -> None:
     """Need 11 and row 17: status, JSON body and headers instead of a bare 403."""
-    async with serve(app_with("http"), ws=ws) as server:
-        answer, headers, content = await refusal(f"{server.ws}/before/{name}")
-    assert (answer, content) == (status, body)
+    async with live_server(app_with("http"), ws=ws) as server:
+        refused = await refusal(f"{server.ws}/before/{name}")
+    assert (refused.status, refused.json()) == (status, body)
+    headers = refused.headers
     assert headers["content-type"] == "application/json"
     assert headers.get("retry-after") == {"busy": "5", "often": "2"}.get(name)
     assert headers.get("www-authenticate") == {"unauthorized": "Bearer"}.get(name)
@@ -116,10 +106,12 @@ async def test_a_rejection_before_accept_is_a_real_http_answer(
 )
 async def test_a_rejection_can_be_a_close_frame(ws: str, name: str, code: int, reason: str) -> None:
     """Need 11: accepted and closed at once, so that a script in a browser sees code and reason."""
-    async with serve(app_with("close"), ws=ws) as server:
-        async with dial(f"{server.ws}/before/{name}") as client:
+    async with live_server(app_with("close"), ws=ws) as server:
+        async with connect(f"{server.ws}/before/{name}") as client:
             assert await client.closed() == (code, reason)
-        async with dial(f"{server.ws}/before/{name}", subprotocols=["first", "second"]) as client:
+        async with connect(
+            f"{server.ws}/before/{name}", subprotocols=["first", "second"]
+        ) as client:
             assert client.websocket.subprotocol == "first"
             assert await client.closed() == (code, reason)
 
@@ -129,11 +121,11 @@ async def test_a_rejection_after_accept_closes_with_its_code(
     ws: str, answer: Literal["http", "close"], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whatever is chosen for handshakes, an open connection gets a close frame."""
-    async with serve(app_with(answer), ws=ws) as server:
-        async with dial(f"{server.ws}/accepted/forbidden") as client:
+    async with live_server(app_with(answer), ws=ws) as server:
+        async with connect(f"{server.ws}/accepted/forbidden") as client:
             await client.send("go")
             assert await client.closed() == (3003, "not for you")
-        async with dial(f"{server.ws}/managed/forbidden") as client:
+        async with connect(f"{server.ws}/managed/forbidden") as client:
             assert await client.closed() == (3003, "not for you")
     assert "ERROR" not in caplog.text
 
@@ -141,12 +133,12 @@ async def test_a_rejection_after_accept_closes_with_its_code(
 async def test_bad_parameters_are_answered_the_same_way(ws: str) -> None:
     """FastAPI's validation errors become 422, or 1008, and name the parameter."""
     detail = "query.n: Input should be a valid integer, unable to parse string as an integer"
-    async with serve(app_with("http"), ws=ws) as server:
-        status, _, body = await refusal(f"{server.ws}/number?n=x")
-        assert (status, body) == (422, {"code": 1008, "detail": detail})
+    async with live_server(app_with("http"), ws=ws) as server:
+        refused = await refusal(f"{server.ws}/number?n=x")
+        assert (refused.status, refused.json()) == (422, {"code": 1008, "detail": detail})
     async with (
-        serve(app_with("close"), ws=ws) as server,
-        dial(f"{server.ws}/number?n=x") as client,
+        live_server(app_with("close"), ws=ws) as server,
+        connect(f"{server.ws}/number?n=x") as client,
     ):
         assert await client.closed() == (1008, detail)
 
@@ -163,9 +155,9 @@ def without_extensions(app: ASGIApp) -> ASGIApp:
 async def test_without_the_denial_response_extension_it_is_a_plain_403(ws: str) -> None:
     """A server that cannot send an HTTP answer sends the 403 that ASGI asks for."""
     app = without_extensions(app_with("http"))
-    async with serve(app, ws=ws, lifespan="off") as server:
-        status, _, body = await refusal(f"{server.ws}/before/unauthorized")
-    assert (status, body) == (403, None)
+    async with live_server(app, ws=ws, lifespan="off") as server:
+        refused = await refusal(f"{server.ws}/before/unauthorized")
+    assert (refused.status, refused.body) == (403, b"")
 
 
 async def test_a_peer_that_left_before_its_answer_is_no_error(
@@ -190,11 +182,11 @@ async def test_a_peer_that_left_before_its_answer_is_no_error(
         rejected.append("closed")
         raise exceptions.forbidden()
 
-    async with serve(app, ws=ws) as server:
-        async with dial(f"{server.ws}/late") as client:
+    async with live_server(app, ws=ws) as server:
+        async with connect(f"{server.ws}/late") as client:
             await client.send("one")
             client.reset()
-        async with dial(f"{server.ws}/closed") as client:
+        async with connect(f"{server.ws}/closed") as client:
             assert (await client.closed())[0] == 4000
         await until(lambda: sorted(rejected) == ["closed", "late"])
     assert "ERROR" not in caplog.text
@@ -215,8 +207,10 @@ async def test_a_peer_that_left_during_its_handshake_is_no_error(
         rejected.set()
         raise exceptions.forbidden()
 
-    async with serve(app, ws=ws) as server:
-        await vanish_during_handshake(server, "/slow", entered)
+    async with live_server(app, ws=ws) as server:
+        async with DeadClient(f"{server.ws}/slow", wait=False):
+            await until(entered.is_set)
+        await until(lambda: not server.connections)
         release.set()
         await until(rejected.is_set)
     assert "ERROR" not in caplog.text
@@ -248,7 +242,7 @@ async def test_class_endpoints_are_closed_too(
         routes=[WebSocketRoute("/", Endpoint)],
         exception_handlers={StarletteWebSocketException: handler},
     )
-    async with serve(app, ws=ws) as server, dial(server.ws) as client:
+    async with live_server(app, ws=ws) as server, connect(server.ws) as client:
         await client.send("no")
         assert await client.closed() == (3003, "no")
     assert "ERROR" not in caplog.text
@@ -267,9 +261,9 @@ async def test_an_unknown_status_is_answered_too(ws: str) -> None:
         raise exceptions.Rejection(4001, status=420)
 
     if ws != "websockets":  # which knows only the codes of the standard library
-        async with serve(app, ws=ws) as server:
-            status, _, body = await refusal(server.ws)
-        assert (status, body) == (420, {"code": 4001, "detail": "rejected"})
+        async with live_server(app, ws=ws) as server:
+            refused = await refusal(server.ws)
+        assert (refused.status, refused.json()) == (420, {"code": 4001, "detail": "rejected"})
 
 
 @pytest.mark.parametrize("registered", [StarletteWebSocketException, WebSocketException])
@@ -282,8 +276,8 @@ async def test_either_frameworks_exception_class_will_do(registered: type[Except
     async def reject(websocket: WebSocket) -> None:
         raise exceptions.unauthorized()
 
-    async with serve(app) as server:
-        assert (await refusal(server.ws))[0] == 401
+    async with live_server(app) as server:
+        assert (await refusal(server.ws)).status == 401
 
 
 async def test_other_errors_are_passed_on(ws: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -295,10 +289,8 @@ async def test_other_errors_are_passed_on(ws: str, caplog: pytest.LogCaptureFixt
     async def fail(websocket: WebSocket) -> None:
         raise LookupError("not mine")
 
-    async with serve(app, ws=ws) as server:
-        with pytest.raises(InvalidStatus) as refused:
-            await dial(server.ws).__aenter__()
-    assert refused.value.response.status_code == 500
+    async with live_server(app, ws=ws) as server:
+        assert (await refusal(server.ws)).status == 500
     assert "not mine" in caplog.text
 
 

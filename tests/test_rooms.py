@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.managed import ManagedApp
-from tests.server import Client, dial, serve, until
 from wshub import ConnectionClosed, ConnectionManager, Room
+from wshub.testing import Client, connect, live_server, until
 
 if TYPE_CHECKING:
     from wshub import Connection
@@ -36,10 +36,10 @@ async def test_a_room_reaches_its_members_only(ws: str) -> None:
     managed = ManagedApp(follow)
     manager = managed.manager
     async with (
-        serve(managed.app, ws=ws) as server,
-        dial(f"{server.ws}/ws?room=tea") as tea,
-        dial(f"{server.ws}/ws?room=tea&room=milk") as both,
-        dial(f"{server.ws}/ws") as none,
+        live_server(managed.app, ws=ws) as server,
+        connect(f"{server.ws}/ws?room=tea") as tea,
+        connect(f"{server.ws}/ws?room=tea&room=milk") as both,
+        connect(f"{server.ws}/ws") as none,
     ):
         await until(lambda: len(managed.opened) == 3)
         await manager.broadcast("tea time", room="tea")
@@ -70,9 +70,9 @@ async def test_a_room_handle_does_the_same(ws: str) -> None:
     managed = ManagedApp(follow)
     manager = managed.manager
     async with (
-        serve(managed.app, ws=ws) as server,
-        dial(f"{server.ws}/ws") as first,
-        dial(f"{server.ws}/ws") as second,
+        live_server(managed.app, ws=ws) as server,
+        connect(f"{server.ws}/ws") as first,
+        connect(f"{server.ws}/ws") as second,
     ):
         await until(lambda: len(managed.opened) == 2)
         a, b = managed.opened
@@ -103,9 +103,9 @@ async def test_exclude_takes_connections_websockets_and_ids(ws: str) -> None:
     managed = ManagedApp(follow)
     manager = managed.manager
     async with (
-        serve(managed.app, ws=ws) as server,
-        dial(f"{server.ws}/ws") as client,
-        dial(f"{server.ws}/ws") as other,
+        live_server(managed.app, ws=ws) as server,
+        connect(f"{server.ws}/ws") as client,
+        connect(f"{server.ws}/ws") as other,
     ):
         await until(lambda: len(managed.opened) == 2)
         connection = managed.opened[0]
@@ -125,10 +125,10 @@ async def test_a_user_is_reached_in_every_tab(ws: str) -> None:
     managed = ManagedApp(follow)
     manager = managed.manager
     async with (
-        serve(managed.app, ws=ws) as server,
-        dial(f"{server.ws}/ws?user=ann") as tab,
-        dial(f"{server.ws}/ws?user=ann") as other_tab,
-        dial(f"{server.ws}/ws?user=bob") as bob,
+        live_server(managed.app, ws=ws) as server,
+        connect(f"{server.ws}/ws?user=ann") as tab,
+        connect(f"{server.ws}/ws?user=ann") as other_tab,
+        connect(f"{server.ws}/ws?user=bob") as bob,
     ):
         await until(lambda: len(managed.opened) == 3)
         assert manager.statistics().users == 2
@@ -146,10 +146,10 @@ async def test_a_user_can_be_disconnected(ws: str) -> None:
     managed = ManagedApp(follow)
     manager = managed.manager
     async with (
-        serve(managed.app, ws=ws) as server,
-        dial(f"{server.ws}/ws?user=ann") as tab,
-        dial(f"{server.ws}/ws?user=ann") as other_tab,
-        dial(f"{server.ws}/ws?user=bob") as bob,
+        live_server(managed.app, ws=ws) as server,
+        connect(f"{server.ws}/ws?user=ann") as tab,
+        connect(f"{server.ws}/ws?user=ann") as other_tab,
+        connect(f"{server.ws}/ws?user=bob") as bob,
     ):
         await until(lambda: len(managed.opened) == 3)
         await manager.send_to_user("ann", "goodbye")
@@ -169,8 +169,8 @@ async def test_who_is_disconnected_by_hand_stays_out(ws: str) -> None:
     managed = ManagedApp(follow)
     manager = managed.manager
     async with (
-        serve(managed.app, ws=ws) as server,
-        dial(f"{server.ws}/ws?user=ann&room=tea") as ann,
+        live_server(managed.app, ws=ws) as server,
+        connect(f"{server.ws}/ws?user=ann&room=tea") as ann,
     ):
         await until(lambda: managed.opened)
         (connection,) = managed.opened
@@ -190,9 +190,9 @@ async def test_all_see_one_order_even_in_long_broadcasts(monkeypatch: pytest.Mon
     managed = ManagedApp(follow)
     manager = managed.manager
     async with AsyncExitStack() as stack:
-        server = await stack.enter_async_context(serve(managed.app))
+        server = await stack.enter_async_context(live_server(managed.app))
         clients = [
-            await stack.enter_async_context(dial(f"{server.ws}/ws?room=all")) for _ in range(7)
+            await stack.enter_async_context(connect(f"{server.ws}/ws?room=all")) for _ in range(7)
         ]
         await until(lambda: len(managed.opened) == 7)
         await asyncio.gather(
@@ -213,8 +213,8 @@ async def test_a_cancelled_broadcast_reaches_all_or_none(monkeypatch: pytest.Mon
     managed = ManagedApp(follow)
     manager = managed.manager
     async with AsyncExitStack() as stack:
-        server = await stack.enter_async_context(serve(managed.app))
-        clients = [await stack.enter_async_context(dial(f"{server.ws}/ws")) for _ in range(5)]
+        server = await stack.enter_async_context(live_server(managed.app))
+        clients = [await stack.enter_async_context(connect(f"{server.ws}/ws")) for _ in range(5)]
         await until(lambda: len(managed.opened) == 5)
         started = asyncio.create_task(manager.broadcast("started"))
         waiting = asyncio.create_task(manager.broadcast("waiting"))

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 from fastapi import FastAPI, WebSocket
 
-from tests.managed import ManagedApp, echo, stall
-from tests.server import dial, serve, until
+from tests.managed import ManagedApp, echo
 from wshub import ConnectionClosed, ConnectionManager, OutboxFull, OutboxOptions
+from wshub.testing import StalledClient, connect, live_server, until
 
 if TYPE_CHECKING:
     from wshub import Connection
@@ -51,9 +51,9 @@ async def test_a_stalled_peer_does_not_delay_a_broadcast(ws: str) -> None:
     managed = managed_with(max_messages=100, max_bytes=10**9)
     manager = managed.manager
     async with (
-        serve(managed.app, ws=ws) as server,
-        stall(f"{server.ws}/ws"),
-        dial(f"{server.ws}/ws", max_size=None) as healthy,
+        live_server(managed.app, ws=ws) as server,
+        StalledClient(f"{server.ws}/ws"),
+        connect(f"{server.ws}/ws", max_size=None) as healthy,
     ):
         await until(lambda: len(managed.opened) == 2)
         for _ in range(20):
@@ -77,8 +77,8 @@ async def test_a_burst_of_broadcasts_evicts_nobody_who_reads(
     """Promise 2: sockets get their turn while somebody broadcasts as fast as the loop allows."""
     managed = ManagedApp(hold)
     async with (
-        serve(managed.app, ws=ws) as server,
-        dial(f"{server.ws}/ws", compression=None) as client,
+        live_server(managed.app, ws=ws) as server,
+        connect(f"{server.ws}/ws", compression=None) as client,
     ):
         await until(lambda: managed.opened)
         for _ in range(count):
@@ -102,8 +102,8 @@ async def test_a_personal_message_is_written_when_the_handler_returns(ws: str) -
         await websocket.send_text("last")
 
     async with (
-        serve(app, ws=ws) as server,
-        dial(server.ws, max_size=None, compression=None) as slow,
+        live_server(app, ws=ws) as server,
+        connect(server.ws, max_size=None, compression=None) as slow,
     ):
         await slow.send("go")
         slow.stop_reading()
@@ -121,13 +121,13 @@ async def test_a_stalled_peer_does_not_hold_up_the_server(ws: str) -> None:
     managed = managed_with()
     async with asyncio.timeout(8):
         async with (
-            serve(managed.app, ws=ws, timeout_graceful_shutdown=None) as server,
-            stall(f"{server.ws}/ws"),
+            live_server(managed.app, ws=ws, timeout_graceful_shutdown=None) as server,
+            StalledClient(f"{server.ws}/ws"),
         ):
             await until(lambda: managed.opened)
             await fill(managed.opened[0])
             server.uvicorn.should_exit = True
-            await until(lambda: not server.uvicorn.server_state.connections)
+            await until(lambda: not server.connections)
 
 
 # The deprecated implementation sees neither before it gives up by itself, after 20 seconds.
@@ -135,7 +135,7 @@ async def test_a_stalled_peer_does_not_hold_up_the_server(ws: str) -> None:
 async def test_a_close_frame_that_only_reached_the_transport_is_not_waited_for(ws: str) -> None:
     """Bytes below the server's high-water mark keep no socket open for ever."""
     managed = managed_with(send_timeout=0.3)
-    async with serve(managed.app, ws=ws) as server, stall(f"{server.ws}/ws"):
+    async with live_server(managed.app, ws=ws) as server, StalledClient(f"{server.ws}/ws"):
         await until(lambda: managed.opened)
         (stalled,) = managed.opened
         transport = next(iter(server.uvicorn.server_state.connections)).transport
@@ -143,13 +143,13 @@ async def test_a_close_frame_that_only_reached_the_transport_is_not_waited_for(w
             await stalled.send("x" * 5000)
             await asyncio.sleep(0)
         await stalled.close()
-        await until(lambda: not server.uvicorn.server_state.connections)
+        await until(lambda: not server.connections)
 
 
 async def test_a_sender_waits_no_longer_than_send_timeout(ws: str) -> None:
     """A peer that drips keeps its socket, but not a sender, waiting."""
     managed = managed_with(send_timeout=0.2, max_messages=1)
-    async with serve(managed.app, ws=ws) as server, stall(f"{server.ws}/ws"):
+    async with live_server(managed.app, ws=ws) as server, StalledClient(f"{server.ws}/ws"):
         await until(lambda: managed.opened)
         (stalled,) = managed.opened
         await fill(stalled)
@@ -162,9 +162,9 @@ async def test_a_full_outbox_disconnects_by_default(ws: str) -> None:
     managed = managed_with(max_messages=3)
     manager = managed.manager
     async with (
-        serve(managed.app, ws=ws) as server,
-        stall(f"{server.ws}/ws"),
-        dial(f"{server.ws}/ws", max_size=None) as healthy,
+        live_server(managed.app, ws=ws) as server,
+        StalledClient(f"{server.ws}/ws"),
+        connect(f"{server.ws}/ws", max_size=None) as healthy,
     ):
         await until(lambda: len(managed.opened) == 2)
         stalled = managed.opened[0]
@@ -179,14 +179,14 @@ async def test_a_full_outbox_disconnects_by_default(ws: str) -> None:
         assert figures.evicted == {"overflow": 1, "send_timeout": 0, "write_failed": 0}
         assert figures.sent + sum(figures.dropped.values()) == 2 * sent
         await until(lambda: managed.outcomes == [None])
-        await until(lambda: len(server.uvicorn.server_state.connections) == 1)
+        await until(lambda: server.connections == 1)
 
 
 async def test_a_peer_that_blocks_too_long_is_cut_off(ws: str) -> None:
     """A peer that takes nothing for `send_timeout` is evicted; a waiting `send()` learns of it."""
     managed = managed_with(send_timeout=0.2, max_messages=1)
     manager = managed.manager
-    async with serve(managed.app, ws=ws) as server, stall(f"{server.ws}/ws"):
+    async with live_server(managed.app, ws=ws) as server, StalledClient(f"{server.ws}/ws"):
         await until(lambda: managed.opened)
         (stalled,) = managed.opened
         with pytest.raises(ConnectionClosed) as caught:
@@ -194,7 +194,7 @@ async def test_a_peer_that_blocks_too_long_is_cut_off(ws: str) -> None:
         assert (caught.value.code, caught.value.by) == (1013, "hub")
         assert manager.statistics().evicted["send_timeout"] == 1
         await until(lambda: managed.outcomes == [None])
-        await until(lambda: not server.uvicorn.server_state.connections)
+        await until(lambda: not server.connections)
 
 
 @pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest"])
@@ -202,8 +202,8 @@ async def test_overflow_can_drop_instead(ws: str, overflow: str) -> None:
     """With a drop policy a slow peer stays, and misses the oldest or the newest, counted."""
     managed = managed_with(max_messages=3, overflow=overflow)
     async with (
-        serve(managed.app, ws=ws) as server,
-        dial(f"{server.ws}/ws", max_size=None, compression=None) as slow,
+        live_server(managed.app, ws=ws) as server,
+        connect(f"{server.ws}/ws", max_size=None, compression=None) as slow,
     ):
         await until(lambda: managed.opened)
         (connection,) = managed.opened
@@ -224,7 +224,7 @@ async def test_overflow_can_drop_instead(ws: str, overflow: str) -> None:
 async def test_send_nowait_says_that_the_outbox_is_full(ws: str) -> None:
     """`send_nowait()` raises OutboxFull and leaves the connection open."""
     managed = managed_with(max_bytes=10)
-    async with serve(managed.app, ws=ws) as server, stall(f"{server.ws}/ws"):
+    async with live_server(managed.app, ws=ws) as server, StalledClient(f"{server.ws}/ws"):
         await until(lambda: managed.opened)
         (stalled,) = managed.opened
         stalled.send_nowait("fits")
@@ -241,8 +241,8 @@ async def test_waiting_senders_take_turns(ws: str) -> None:
     """Tasks that wait for room send in the order they came, and one may be cancelled."""
     managed = managed_with(max_messages=1)
     async with (
-        serve(managed.app, ws=ws) as server,
-        dial(f"{server.ws}/ws", max_size=None, compression=None) as slow,
+        live_server(managed.app, ws=ws) as server,
+        connect(f"{server.ws}/ws", max_size=None, compression=None) as slow,
     ):
         await until(lambda: managed.opened)
         (connection,) = managed.opened
@@ -264,7 +264,7 @@ async def test_waiting_senders_take_turns(ws: str) -> None:
 async def test_closing_a_stalled_peer_gives_up_in_time(ws: str) -> None:
     """Row 19 and need 10: `close()` of a peer that reads nothing ends, and frees the socket."""
     managed = managed_with(send_timeout=0.3)
-    async with serve(managed.app, ws=ws) as server, stall(f"{server.ws}/ws"):
+    async with live_server(managed.app, ws=ws) as server, StalledClient(f"{server.ws}/ws"):
         await until(lambda: managed.opened)
         (stalled,) = managed.opened
         await fill(stalled)
@@ -272,7 +272,7 @@ async def test_closing_a_stalled_peer_gives_up_in_time(ws: str) -> None:
         async with asyncio.timeout(5):
             await stalled.close(4000)
         await until(lambda: managed.outcomes == [None])
-        await until(lambda: not server.uvicorn.server_state.connections)
+        await until(lambda: not server.connections)
     figures = managed.manager.statistics()
     assert (figures.queued, figures.dropped["closed"]) == (0, 2)
 
@@ -281,8 +281,8 @@ async def test_closing_sends_what_is_queued_first(ws: str) -> None:
     """What waits in the outbox of a slow peer arrives before the close frame."""
     managed = managed_with(max_messages=10, max_bytes=10**7)
     async with (
-        serve(managed.app, ws=ws) as server,
-        dial(f"{server.ws}/ws", max_size=None, compression=None) as slow,
+        live_server(managed.app, ws=ws) as server,
+        connect(f"{server.ws}/ws", max_size=None, compression=None) as slow,
     ):
         await until(lambda: managed.opened)
         (connection,) = managed.opened
@@ -313,7 +313,7 @@ async def test_a_handler_that_only_sends_starves_nobody(ws: str) -> None:
 
     stop = asyncio.Event()
     managed = ManagedApp(flood)
-    async with serve(managed.app, ws=ws) as server, dial(f"{server.ws}/ws") as client:
+    async with live_server(managed.app, ws=ws) as server, connect(f"{server.ws}/ws") as client:
         for _ in range(200):
             assert await client.receive() == "more"
         stop.set()
@@ -324,15 +324,15 @@ async def test_a_handler_that_returns_does_not_wait_for_the_others(ws: str) -> N
     """Two peers stall; evicting both leaves the server without connections."""
     managed = ManagedApp(echo, ConnectionManager(outbox=OutboxOptions(send_timeout=0.2)))
     async with (
-        serve(managed.app, ws=ws) as server,
-        stall(f"{server.ws}/ws"),
-        stall(f"{server.ws}/ws"),
+        live_server(managed.app, ws=ws) as server,
+        StalledClient(f"{server.ws}/ws"),
+        StalledClient(f"{server.ws}/ws"),
     ):
         await until(lambda: len(managed.opened) == 2)
         for connection in managed.opened:
             await fill(connection)
         await until(lambda: managed.outcomes == [None, None])
-        await until(lambda: not server.uvicorn.server_state.connections)
+        await until(lambda: not server.connections)
     assert managed.manager.statistics().evicted["send_timeout"] == 2
 
 

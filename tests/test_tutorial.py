@@ -8,8 +8,8 @@ from contextlib import AsyncExitStack
 import pytest
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 
-from tests.server import dial, serve, until
 from wshub import ConnectionManager
+from wshub.testing import connect, live_server, until
 
 
 class Chat:
@@ -56,8 +56,8 @@ async def connected(chat: Chat, count: int) -> None:
 
 async def test_the_tutorial_chat_works(chat: Chat, ws: str) -> None:
     """Two people chat; one leaves and the other is told."""
-    async with serve(chat.app, ws=ws) as server:
-        async with dial(f"{server.ws}/ws/1") as first, dial(f"{server.ws}/ws/2") as second:
+    async with live_server(chat.app, ws=ws) as server:
+        async with connect(f"{server.ws}/ws/1") as first, connect(f"{server.ws}/ws/2") as second:
             await connected(chat, 2)
             await first.send("hello")
             assert await first.receive() == "You wrote: hello"
@@ -77,10 +77,10 @@ async def test_a_dead_peer_breaks_nobody_elses_broadcast(chat: Chat, ws: str) ->
     ever. Here C gets it, B stays and A is gone.
     """
     async with (
-        serve(chat.app, ws=ws) as server,
-        dial(f"{server.ws}/ws/1") as a,
-        dial(f"{server.ws}/ws/2") as b,
-        dial(f"{server.ws}/ws/3") as c,
+        live_server(chat.app, ws=ws) as server,
+        connect(f"{server.ws}/ws/1") as a,
+        connect(f"{server.ws}/ws/2") as b,
+        connect(f"{server.ws}/ws/3") as c,
     ):
         await connected(chat, 3)
         await a.send("wait")
@@ -91,7 +91,7 @@ async def test_a_dead_peer_breaks_nobody_elses_broadcast(chat: Chat, ws: str) ->
             assert await b.receive() == f"Client #2 says: {word}"
             assert await c.receive() == f"Client #2 says: {word}"
         await connected(chat, 2)
-        async with dial(f"{server.ws}/ws/4") as late:
+        async with connect(f"{server.ws}/ws/4") as late:
             assert await late.ask("new") == "You wrote: new"
             assert await b.receive() == "Client #4 says: new"
         assert await b.receive() == "Client #4 left the chat"
@@ -104,9 +104,9 @@ async def test_a_dead_peer_breaks_nobody_elses_broadcast(chat: Chat, ws: str) ->
 async def test_leaving_during_a_broadcast_skips_nobody(chat: Chat, ws: str) -> None:
     """Row 3: twenty leave in the middle of a broadcast; the tutorial skips twenty survivors."""
     async with AsyncExitStack() as stack:
-        server = await stack.enter_async_context(serve(chat.app, ws=ws))
+        server = await stack.enter_async_context(live_server(chat.app, ws=ws))
         clients = [
-            await stack.enter_async_context(dial(f"{server.ws}/ws/{number}"))
+            await stack.enter_async_context(connect(f"{server.ws}/ws/{number}"))
             for number in range(41)
         ]
         await connected(chat, 41)
@@ -120,7 +120,7 @@ async def test_leaving_during_a_broadcast_skips_nobody(chat: Chat, ws: str) -> N
 
 async def test_disconnecting_twice_is_fine(chat: Chat, ws: str) -> None:
     """Row 4: `list.remove(x)` raises ValueError in the tutorial's class."""
-    async with serve(chat.app, ws=ws) as server, dial(f"{server.ws}/ws/1"):
+    async with live_server(chat.app, ws=ws) as server, connect(f"{server.ws}/ws/1"):
         await connected(chat, 1)
         (websocket,) = chat.manager.active_connections
         chat.manager.disconnect(websocket)
@@ -130,7 +130,7 @@ async def test_disconnecting_twice_is_fine(chat: Chat, ws: str) -> None:
 
 async def test_a_disconnected_websocket_stays_usable(chat: Chat, ws: str) -> None:
     """`disconnect()` only unregisters, as in the tutorial: personal messages still arrive."""
-    async with serve(chat.app, ws=ws) as server, dial(f"{server.ws}/ws/1") as client:
+    async with live_server(chat.app, ws=ws) as server, connect(f"{server.ws}/ws/1") as client:
         await connected(chat, 1)
         (websocket,) = chat.manager.active_connections
         chat.manager.disconnect(websocket)
@@ -145,7 +145,7 @@ async def test_a_handler_that_fails_leaves_no_ghost(
     chat: Chat, ws: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Row 27: the tutorial's class keeps a connection whose handler died of another error."""
-    async with serve(chat.app, ws=ws) as server, dial(f"{server.ws}/ws/1") as client:
+    async with live_server(chat.app, ws=ws) as server, connect(f"{server.ws}/ws/1") as client:
         await connected(chat, 1)
         await client.send("fail")
         assert (await client.closed())[0] == 1006
@@ -155,7 +155,7 @@ async def test_a_handler_that_fails_leaves_no_ghost(
 
 async def test_sending_to_someone_who_left_is_a_disconnect(chat: Chat, ws: str) -> None:
     """Rows 6 and 7: every way to use a dead WebSocket ends in WebSocketDisconnect, or nothing."""
-    async with serve(chat.app, ws=ws) as server, dial(f"{server.ws}/ws/1") as client:
+    async with live_server(chat.app, ws=ws) as server, connect(f"{server.ws}/ws/1") as client:
         await connected(chat, 1)
         (websocket,) = chat.manager.active_connections
         await client.send("wait")
@@ -174,7 +174,7 @@ async def test_sending_to_someone_who_left_is_a_disconnect(chat: Chat, ws: str) 
 
 async def test_a_busy_handler_does_not_hide_a_disconnect(chat: Chat, ws: str) -> None:
     """Needs 7 and 8: the peer's leaving is seen while the handler receives nothing."""
-    async with serve(chat.app, ws=ws) as server, dial(f"{server.ws}/ws/1") as client:
+    async with live_server(chat.app, ws=ws) as server, connect(f"{server.ws}/ws/1") as client:
         await connected(chat, 1)
         for message in ("wait", "one", "two"):
             await client.send(message)

@@ -15,7 +15,8 @@ from urllib.parse import urlencode
 import pytest
 from playwright.async_api import async_playwright, expect
 
-from tests.server import DEADLINE, dial
+from wshub.testing import connect
+from wshub.testing.deadline import DEADLINE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from playwright.async_api import Browser, ConsoleMessage, Error, Page, Request
 
-    from tests.server import Client, LiveServer
+    from wshub.testing import Client, LiveServer
 
 ROOT = Path(__file__).parents[2]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -75,7 +76,7 @@ async def _visit(
     server: LiveServer, name: str, *rooms: str, key: str = ""
 ) -> AsyncIterator[Visitor]:
     query = urlencode({"name": name, "key": key or f"key of {name:16}", "room": rooms}, doseq=True)
-    async with dial(f"{server.ws}/ws?{query}") as client:
+    async with connect(f"{server.ws}/ws?{query}") as client:
         visitor = Visitor(client)
         visitor.id = (await visitor.hear("welcome"))["you"]
         yield visitor

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed
 
 import examples
 from examples.chat.app import app as chat_app
@@ -19,7 +19,7 @@ from examples.items.app import app as items_app
 from examples.rooms.app import MOST_ROOMS
 from examples.rooms.app import app as rooms_app
 from examples.rooms.presence import ALWAYS_OPEN, people, rooms
-from tests.server import dial, serve, until
+from wshub.testing import connect, live_server, refusal, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +36,7 @@ FOLDER = Path(examples.__file__).parent
 @pytest.mark.parametrize("name", APPS)
 async def test_page_is_served(name: str) -> None:
     """Each example answers GET / with its page."""
-    async with serve(APPS[name]) as server, httpx.AsyncClient() as client:
+    async with live_server(APPS[name]) as server, httpx.AsyncClient() as client:
         answer = await client.get(f"{server.http}/")
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/html")
@@ -54,7 +54,7 @@ def test_page_is_bound_to_no_place(page: Path) -> None:
 
 async def test_echo_of_text_and_bytes(ws: str) -> None:
     """Text comes back with the tutorial's words in front, bytes as the bytes they were."""
-    async with serve(echo_app, ws=ws) as server, dial(f"{server.ws}/ws") as client:
+    async with live_server(echo_app, ws=ws) as server, connect(f"{server.ws}/ws") as client:
         assert await client.ask("héllo") == "Message text was: héllo"
         assert await client.ask(b"\x00\xff") == b"\x00\xff"
         assert await client.ask("") == "Message text was: "
@@ -63,7 +63,7 @@ async def test_echo_of_text_and_bytes(ws: str) -> None:
 @pytest.mark.parametrize("value", ["text", 1.5, None, [1, {"a": "ü"}], {"b": []}])
 async def test_echo_of_json(value: Any) -> None:
     """Any JSON value comes back inside a JSON object."""
-    async with serve(echo_app) as server, dial(f"{server.ws}/ws/json") as client:
+    async with live_server(echo_app) as server, connect(f"{server.ws}/ws/json") as client:
         answer = await client.ask(json.dumps(value))
     assert json.loads(answer) == {"Message JSON was": value}
 
@@ -72,9 +72,9 @@ async def test_echo_of_json(value: Any) -> None:
 async def test_echo_refuses_what_is_not_json(message: str | bytes, code: int, ws: str) -> None:
     """Broken JSON ends that one connection with 1007 and binary with 1003; others go on."""
     async with (
-        serve(echo_app, ws=ws) as server,
-        dial(f"{server.ws}/ws/json") as good,
-        dial(f"{server.ws}/ws/json") as bad,
+        live_server(echo_app, ws=ws) as server,
+        connect(f"{server.ws}/ws/json") as good,
+        connect(f"{server.ws}/ws/json") as bad,
     ):
         await bad.send(message)
         assert (await bad.closed())[0] == code
@@ -88,8 +88,8 @@ async def test_echo_refuses_what_is_not_json(message: str | bytes, code: int, ws
 async def test_items_with_a_token(path: str, ws: str) -> None:
     """The tutorial's three lines answer a message, in both styles of declaring it."""
     async with (
-        serve(items_app, ws=ws) as server,
-        dial(f"{server.ws}/{path}?token=secret&q=7") as client,
+        live_server(items_app, ws=ws) as server,
+        connect(f"{server.ws}/{path}?token=secret&q=7") as client,
     ):
         assert await client.ask("hi") == "Session cookie or query token value is: secret"
         assert await client.receive() == "Query parameter q is: 7"
@@ -98,10 +98,10 @@ async def test_items_with_a_token(path: str, ws: str) -> None:
 
 async def test_items_prefers_the_cookie_and_leaves_out_q() -> None:
     """The cookie wins over the token, and without q there is no line about it."""
-    async with serve(items_app) as server:
+    async with live_server(items_app) as server:
         headers = {"Cookie": "session=from-cookie"}
         url = f"{server.ws}/items/bar/ws?token=from-query"
-        async with dial(url, additional_headers=headers) as client:
+        async with connect(url, additional_headers=headers) as client:
             assert await client.ask("x") == "Session cookie or query token value is: from-cookie"
             assert await client.receive() == "Message text was: x, for item ID: bar"
 
@@ -109,7 +109,7 @@ async def test_items_prefers_the_cookie_and_leaves_out_q() -> None:
 @pytest.mark.parametrize("path", ["items/foo/ws", "default-style/items/foo/ws"])
 async def test_items_without_credentials(path: str, ws: str) -> None:
     """Without cookie and token the connection closes with 1008, where scripts can see it."""
-    async with serve(items_app, ws=ws) as server, dial(f"{server.ws}/{path}") as client:
+    async with live_server(items_app, ws=ws) as server, connect(f"{server.ws}/{path}") as client:
         assert (await client.closed())[0] == 1008
 
 
@@ -118,8 +118,8 @@ async def test_items_without_credentials(path: str, ws: str) -> None:
 
 async def test_chat_tells_everyone(ws: str) -> None:
     """The tutorial's lines: to the writer, to everyone, and to the others when one leaves."""
-    async with serve(chat_app, ws=ws) as server, dial(f"{server.ws}/ws/7") as seven:
-        async with dial(f"{server.ws}/ws/8") as eight:
+    async with live_server(chat_app, ws=ws) as server, connect(f"{server.ws}/ws/7") as seven:
+        async with connect(f"{server.ws}/ws/8") as eight:
             await until(lambda: len(chat_manager.active_connections) == 2)
             assert await seven.ask("hello") == "You wrote: hello"
             assert await seven.receive() == "Client #7 says: hello"
@@ -129,14 +129,13 @@ async def test_chat_tells_everyone(ws: str) -> None:
 
 async def test_chat_outlives_hostile_clients(ws: str) -> None:
     """A reset, binary and a client id that is none hurt only the client that sent them."""
-    async with serve(chat_app, ws=ws) as server, dial(f"{server.ws}/ws/1") as good:
-        with pytest.raises(InvalidStatus, match="403"):
-            await dial(f"{server.ws}/ws/seven").__aenter__()
-        async with dial(f"{server.ws}/ws/2") as vanishing:
+    async with live_server(chat_app, ws=ws) as server, connect(f"{server.ws}/ws/1") as good:
+        assert (await refusal(f"{server.ws}/ws/seven")).status == 403
+        async with connect(f"{server.ws}/ws/2") as vanishing:
             await until(lambda: len(chat_manager.active_connections) == 2)
             vanishing.reset()
             assert await good.receive() == "Client #2 left the chat"
-        async with dial(f"{server.ws}/ws/3") as binary:
+        async with connect(f"{server.ws}/ws/3") as binary:
             await binary.send(b"\x00")
             assert (await binary.closed())[0] == 1003
             assert await good.receive() == "Client #3 left the chat"
@@ -156,7 +155,7 @@ def empty_rooms() -> Any:
 
 async def test_rooms_headers() -> None:
     """The page may load nothing from elsewhere, and its files are there."""
-    async with serve(rooms_app) as server, httpx.AsyncClient(base_url=server.http) as client:
+    async with live_server(rooms_app) as server, httpx.AsyncClient(base_url=server.http) as client:
         page = await client.get("/")
         assert "default-src 'self'" in page.headers["content-security-policy"]
         found = re.findall(r'(?:href|src)="(static/[^"]+)"', page.text)
@@ -167,7 +166,7 @@ async def test_rooms_headers() -> None:
 async def test_rooms_say(visit: Visit, ws: str) -> None:
     """A message reaches those in its room, its writer too, and nobody else."""
     async with (
-        serve(rooms_app, ws=ws) as server,
+        live_server(rooms_app, ws=ws) as server,
         visit(server, "Ana", "lobby", "coffee") as ana,
         visit(server, "Ben", "lobby") as ben,
         visit(server, "Cem", "ideas") as cem,
@@ -187,7 +186,7 @@ async def test_rooms_say(visit: Visit, ws: str) -> None:
 async def test_rooms_people_have_one_entry(visit: Visit) -> None:
     """A person is listed once with two tabs, and leaves with the last of them."""
     async with (
-        serve(rooms_app) as server,
+        live_server(rooms_app) as server,
         visit(server, "Ana", "lobby") as ana,
     ):
         async with visit(server, "Ben", "lobby") as first:
@@ -202,7 +201,7 @@ async def test_rooms_people_have_one_entry(visit: Visit) -> None:
 async def test_rooms_private_message(visit: Visit, ws: str) -> None:
     """A private message reaches all tabs of both people, and no third person."""
     async with (
-        serve(rooms_app, ws=ws) as server,
+        live_server(rooms_app, ws=ws) as server,
         visit(server, "Ana", "lobby") as ana,
         visit(server, "Ana", "lobby") as ana_too,
         visit(server, "Ben", "lobby") as ben,
@@ -225,7 +224,7 @@ async def test_rooms_private_message(visit: Visit, ws: str) -> None:
 
 async def test_rooms_tell_when_nobody_gets_it(visit: Visit) -> None:
     """The writer learns of a message to somebody who left, or for a room not entered."""
-    async with serve(rooms_app) as server, visit(server, "Ana", "lobby") as ana:
+    async with live_server(rooms_app) as server, visit(server, "Ana", "lobby") as ana:
         async with visit(server, "Ben", "lobby") as ben:
             gone = ben.id
         await ana.sees("lobby", "Ana")
@@ -238,7 +237,7 @@ async def test_rooms_tell_when_nobody_gets_it(visit: Visit) -> None:
 async def test_rooms_enter_and_leave(visit: Visit) -> None:
     """Entering a room makes it exist, its members see who comes and goes, then it is gone."""
     async with (
-        serve(rooms_app) as server,
+        live_server(rooms_app) as server,
         visit(server, "Ana", "lobby") as ana,
         visit(server, "Ben", "lobby") as ben,
     ):
@@ -258,7 +257,7 @@ async def test_rooms_enter_and_leave(visit: Visit) -> None:
 async def test_rooms_rename(visit: Visit) -> None:
     """A new name holds in every tab and every room of that person."""
     async with (
-        serve(rooms_app) as server,
+        live_server(rooms_app) as server,
         visit(server, "Ana", "lobby") as ana,
         visit(server, "Ana", "coffee") as ana_too,
         visit(server, "Ben", "lobby") as ben,
@@ -285,7 +284,7 @@ async def test_rooms_rename(visit: Visit) -> None:
 )
 async def test_rooms_bad_message(visit: Visit, message: str | bytes, code: int) -> None:
     """A message that no page would send ends that tab, and the others see it leave."""
-    async with serve(rooms_app) as server, visit(server, "Ana", "lobby") as ana:
+    async with live_server(rooms_app) as server, visit(server, "Ana", "lobby") as ana:
         async with visit(server, "Mal", "lobby") as mal:
             await ana.sees("lobby", "Ana", "Mal")
             await mal.client.send(message)
@@ -298,7 +297,7 @@ async def test_rooms_bad_message(visit: Visit, message: str | bytes, code: int) 
 async def test_rooms_limit(visit: Visit) -> None:
     """One tab may be in so many rooms and no more."""
     many = [f"room-{number}" for number in range(MOST_ROOMS)]
-    async with serve(rooms_app) as server, visit(server, "Mal", *many) as mal:
+    async with live_server(rooms_app) as server, visit(server, "Mal", *many) as mal:
         await mal.say("enter", room=many[0])
         await mal.say("enter", room="one-more")
         with pytest.raises(ConnectionClosed):
@@ -317,7 +316,7 @@ async def test_rooms_limit(visit: Visit) -> None:
 )
 async def test_rooms_bad_address(query: str) -> None:
     """Bad parameters close with 1008 and say which one it was."""
-    async with serve(rooms_app) as server, dial(f"{server.ws}/ws?{query}") as client:
+    async with live_server(rooms_app) as server, connect(f"{server.ws}/ws?{query}") as client:
         code, reason = await client.closed()
     assert code == 1008
     assert reason

@@ -15,7 +15,7 @@ import pytest
 import uvicorn
 
 from examples.__main__ import main
-from tests.server import dial
+from wshub.testing import connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,7 +58,7 @@ async def test_ctrl_c_ends_it_with_tabs_open(run: Run, name: str, path: str) -> 
     async with run(name, "--port", "0") as running:
         assert running.line.startswith(f"{name}: open http://127.0.0.1:")
         assert running.line.endswith("in two tabs, stop with Ctrl-C")
-        async with dial(f"{running.ws}/{path}") as client:
+        async with connect(f"{running.ws}/{path}") as client:
             running.process.send_signal(signal.SIGINT)
             assert await running.ended() == (0, "")
             assert (await client.closed())[0] in {1001, 1012}

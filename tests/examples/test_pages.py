@@ -14,7 +14,7 @@ from examples.chat.app import app as chat_app
 from examples.echo.app import app as echo_app
 from examples.items.app import app as items_app
 from examples.rooms.app import app as rooms_app
-from tests.server import serve, until
+from wshub.testing import live_server, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from playwright.async_api import Locator, Page
 
     from tests.examples.conftest import Running, Tabs
-    from tests.server import LiveServer
+    from wshub.testing import LiveServer
 
     Run = Callable[..., AbstractAsyncContextManager[Running]]
 
@@ -67,7 +67,7 @@ def test_without_a_browser(
 @pytest.mark.browser
 async def test_complaints_are_noticed(tabs: Tabs) -> None:
     """An exception, an error on the console and a request to elsewhere would fail a test."""
-    async with serve(echo_app) as server:
+    async with live_server(echo_app) as server:
         page = await tabs.open(f"{server.http}/")
         await page.evaluate("console.error('loud')")
         await page.evaluate("void setTimeout(() => { throw new Error('thrown'); })")
@@ -84,7 +84,7 @@ async def test_complaints_are_noticed(tabs: Tabs) -> None:
 @pytest.mark.browser
 async def test_echo_page(tabs: Tabs) -> None:
     """The visitor chooses text, bytes or JSON and sees what comes back."""
-    async with serve(echo_app) as server:
+    async with live_server(echo_app) as server:
         page = await tabs.open(f"{server.http}/")
         await expect(page.get_by_text("Connected.")).to_be_visible()
         lines = page.get_by_role("listitem")
@@ -104,7 +104,7 @@ async def test_echo_page(tabs: Tabs) -> None:
 @pytest.mark.browser
 async def test_items_page(tabs: Tabs) -> None:
     """With a token the three lines come; without one the page shows code and reason."""
-    async with serve(items_app) as server:
+    async with live_server(items_app) as server:
         page = await tabs.open(f"{server.http}/")
         await page.get_by_label("q, a number").fill("7")
         await page.get_by_role("button", name="Connect").click()
@@ -126,7 +126,7 @@ async def test_items_page(tabs: Tabs) -> None:
 @pytest.mark.browser
 async def test_chat_page(tabs: Tabs) -> None:
     """Two tabs chat; one closes and the other sees it leave."""
-    async with serve(chat_app) as server:
+    async with live_server(chat_app) as server:
         first = await tabs.open(f"{server.http}/")
         second = await tabs.open(f"{server.http}/", beside=first)
         number = await second.locator("#client-id").text_content()
@@ -145,7 +145,7 @@ async def test_chat_page(tabs: Tabs) -> None:
 @pytest.mark.browser
 async def test_pages_on_a_phone(tabs: Tabs, app: FastAPI, scheme: str) -> None:
     """No page has to be scrolled sideways on a phone, in light or dark."""
-    async with serve(app) as server:
+    async with live_server(app) as server:
         options: dict[str, Any] = {"viewport": PHONE, "is_mobile": True, "color_scheme": scheme}
         page = await tabs.open(f"{server.http}/", **options)
         assert await fits(page)
@@ -157,7 +157,7 @@ async def test_pages_below_a_prefix(tabs: Tabs, app: FastAPI) -> None:
     """A page finds its WebSocket where the app is mounted below a prefix."""
     site = FastAPI()
     site.mount("/some/prefix", app)
-    async with serve(site) as server:
+    async with live_server(site) as server:
         page = await tabs.open(f"{server.http}/some/prefix/")
         await expect(page.get_by_text("Connected.")).to_be_visible()
 
@@ -186,7 +186,7 @@ async def come(tabs: Tabs, server: LiveServer, name: str, **options: Any) -> Pag
 @pytest.mark.browser
 async def test_rooms_chat(tabs: Tabs) -> None:
     """Two people see each other come, talk and go."""
-    async with serve(rooms_app) as server:
+    async with live_server(rooms_app) as server:
         ana = await come(tabs, server, "Ana")
         await expect(ana.get_by_text("Only you are here")).to_be_visible()
         ben = await come(tabs, server, "Ben")
@@ -211,7 +211,7 @@ async def test_rooms_chat(tabs: Tabs) -> None:
 @pytest.mark.browser
 async def test_rooms_name_is_remembered(tabs: Tabs) -> None:
     """A second tab is the same person; it can be made another one, and names can change."""
-    async with serve(rooms_app) as server:
+    async with live_server(rooms_app) as server:
         ben = await come(tabs, server, "Ben")
         first = await come(tabs, server, "Ana")
         second = await tabs.open(f"{server.http}/", beside=first)
@@ -236,7 +236,7 @@ async def test_rooms_name_is_remembered(tabs: Tabs) -> None:
 @pytest.mark.browser
 async def test_rooms_rooms(tabs: Tabs) -> None:
     """Rooms can be made, found, read while one is elsewhere, and left."""
-    async with serve(rooms_app) as server:
+    async with live_server(rooms_app) as server:
         ana = await come(tabs, server, "Ana")
         ben = await come(tabs, server, "Ben")
         await ana.get_by_label("Name of a new room").fill("What? Ever!")
@@ -265,7 +265,7 @@ async def test_rooms_rooms(tabs: Tabs) -> None:
 @pytest.mark.browser
 async def test_rooms_private_message(tabs: Tabs) -> None:
     """A private message appears in all tabs of both people and nowhere else."""
-    async with serve(rooms_app) as server:
+    async with live_server(rooms_app) as server:
         eve = await come(tabs, server, "Eve")
         ben = await come(tabs, server, "Ben")
         ben_too = await tabs.open(f"{server.http}/", beside=ben)
@@ -324,11 +324,11 @@ async def test_rooms_reconnect(tabs: Tabs, run: Run) -> None:
 async def test_rooms_try_now(tabs: Tabs) -> None:
     """Whoever does not want to wait for the next attempt makes it at once."""
     tabs.expected = "ERR_CONNECTION_REFUSED"
-    async with serve(rooms_app) as server:
+    async with live_server(rooms_app) as server:
         ana = await come(tabs, server, "Ana")
         await ana.evaluate("Math.random = () => 1")  # the longest delays
     await expect(ana.get_by_text("Trying again in 4 s.")).to_be_visible()
-    async with serve(rooms_app, port=server.port):
+    async with live_server(rooms_app, port=server.port):
         await ana.get_by_role("button", name="Try now").click()
         await expect(ana.get_by_role("status")).to_have_text("Online")
 
@@ -336,7 +336,7 @@ async def test_rooms_try_now(tabs: Tabs) -> None:
 @pytest.mark.browser
 async def test_rooms_refused(tabs: Tabs) -> None:
     """A page that the server refuses says why and does not go on trying."""
-    async with serve(rooms_app) as server:
+    async with live_server(rooms_app) as server:
         page = await tabs.open(f"{server.http}/")
         await page.evaluate("localStorage.setItem('rooms.key', 'short')")
         await page.reload()
@@ -349,7 +349,7 @@ async def test_rooms_refused(tabs: Tabs) -> None:
 @pytest.mark.browser
 async def test_rooms_on_a_phone(tabs: Tabs) -> None:
     """On a phone rooms and people are drawers that keep the focus inside."""
-    async with serve(rooms_app) as server:
+    async with live_server(rooms_app) as server:
         await come(tabs, server, "Ben")
         ana = await come(tabs, server, "A" * 32, viewport=PHONE, is_mobile=True, has_touch=True)
         await send(ana, "long " + "x" * 500)
@@ -383,5 +383,5 @@ async def test_rooms_below_a_prefix(tabs: Tabs) -> None:
     """The rooms page works below a prefix, its files included."""
     site = FastAPI()
     site.mount("/some/prefix", rooms_app)
-    async with serve(site) as server:
+    async with live_server(site) as server:
         await introduce(await tabs.open(f"{server.http}/some/prefix/"), "Ana")

@@ -3,7 +3,7 @@
 from wshub.testing.client import Client, Refusal, connect, refusal
 from wshub.testing.clock import FakeClock, FakeTimer
 from wshub.testing.deadline import until, wait_until
-from wshub.testing.frames import Frame, frame
+from wshub.testing.frames import Frame, Opcode, frame
 from wshub.testing.raw import DeadClient, HalfOpenClient, RawClient, StalledClient
 from wshub.testing.server import LiveServer, live_server
 from wshub.testing.sink import FaultySink
@@ -17,6 +17,7 @@ __all__ = (
     "Frame",
     "HalfOpenClient",
     "LiveServer",
+    "Opcode",
     "RawClient",
     "Refusal",
     "StalledClient",

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import os
+from enum import IntEnum
 from typing import NamedTuple
 
-__all__ = ("BINARY", "CLOSE", "CONTINUATION", "PING", "PONG", "TEXT", "Frame", "frame")
-
-CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
+__all__ = ("Frame", "Opcode", "frame")
 
 LENGTH_IN_2_BYTES, LENGTH_IN_8_BYTES = 126, 127
 """What a frame has for its length when that follows in so many bytes."""
+
+
+class Opcode(IntEnum):
+    """What kind of frame it is. The other ten numbers from 0 to 15 are reserved."""
+
+    CONTINUATION = 0
+    TEXT = 1
+    BINARY = 2
+    CLOSE = 8
+    PING = 9
+    PONG = 10
 
 
 class Frame(NamedTuple):
@@ -18,8 +28,8 @@ class Frame(NamedTuple):
     A frame as it was received.
 
     Attributes:
-        opcode: What kind of frame; the constants of this module name them.
-        payload: Its bytes, unmasked.
+        opcode: An `Opcode`, or a reserved number.
+        payload: Its bytes.
         fin: Whether it is the last one of its message.
     """
 
@@ -35,7 +45,7 @@ def frame(
     Return one frame, valid or not: nothing about it is checked.
 
     Args:
-        opcode: 0 to 15.
+        opcode: An `Opcode`, or another number from 0 to 15.
         payload: Its bytes, of any length.
         fin: Whether it is the last one of its message.
         mask: Whether it is masked, as a client's frames have to be.
@@ -52,11 +62,10 @@ def frame(
     if not mask:
         return head + payload
     key = os.urandom(4)
-    return head + key + masked(payload, key)
+    return head + key + _mask(payload, key)
 
 
-def masked(payload: bytes, key: bytes) -> bytes:
-    """Return `payload` under the masking `key`; twice is once not."""
+def _mask(payload: bytes, key: bytes) -> bytes:
     length = len(payload)
     repeated = (key * (length // 4 + 1))[:length]
     return (int.from_bytes(payload) ^ int.from_bytes(repeated)).to_bytes(length)

@@ -17,7 +17,7 @@ def needing(requirement: str) -> Generator[None, None, None]:
     try:
         yield
     except ImportError as error:
+        package = (error.name or "").partition(".")[0]
         raise ImportError(
-            f"this part of wshub.testing needs {error.name}; pip install '{requirement}'",
-            name=error.name,
+            f"this part of wshub.testing needs {package}; pip install '{requirement}'", name=package
         ) from error

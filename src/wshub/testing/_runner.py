@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from wshub.testing._extras import needing
@@ -61,7 +61,7 @@ class ThreadRunner:
 
     def start(self, coroutine: Coroutine[object, object, None]) -> None:
         """Begin. Called once."""
-        self._runner = asyncio.Runner(loop_factory=self._new_loop)
+        self._loop = self._new_loop()
         # A daemon: a handler that blocks its thread for ever must not keep the process too.
         self._thread = threading.Thread(target=self._run, args=(coroutine,), name=NAME, daemon=True)
         self._thread.start()
@@ -73,15 +73,18 @@ class ThreadRunner:
 
     def cancel(self) -> None:
         """Cancel all that runs in the thread's loop."""
-        with contextlib.suppress(RuntimeError):  # it has just been closed
-            self._runner.get_loop().call_soon_threadsafe(self._cancel_all)
+        with suppress(RuntimeError):  # it has just been closed
+            self._loop.call_soon_threadsafe(self._cancel_all)
 
     def _run(self, coroutine: Coroutine[object, object, None]) -> None:
-        with self._runner, contextlib.suppress(asyncio.CancelledError):
-            self._runner.run(coroutine)
+        with (
+            asyncio.Runner(loop_factory=lambda: self._loop) as runner,
+            suppress(asyncio.CancelledError),
+        ):
+            runner.run(coroutine)
 
     def _cancel_all(self) -> None:
-        for task in asyncio.all_tasks(self._runner.get_loop()):
+        for task in asyncio.all_tasks(self._loop):
             task.cancel()
 
 

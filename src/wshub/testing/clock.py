@@ -76,7 +76,12 @@ class FakeClock:
         Let `seconds` pass: call back in order, and let what that set going run in between.
 
         Cancelling leaves the clock where it is.
+
+        Raises:
+            ValueError: `seconds` is negative.
         """
+        if seconds < 0:
+            raise ValueError(f"time does not go back: {seconds}")
         until = self._now + seconds
         await _take_turns()
         while self._timers and self._timers[0].when <= until:

@@ -7,11 +7,11 @@ They need pytest-asyncio, in any of its modes.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wshub.testing._extras import needing
 from wshub.testing.clock import FakeClock
-from wshub.testing.deadline import until
+from wshub.testing.deadline import DEADLINE, until
 
 with needing("wshub[testing]"):
     import pytest
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ("fake_clock", "nothing_left_behind")
 
+PATIENCE = DEADLINE
+"""Seconds that tasks have to end after a test."""
+
 
 @pytest.fixture
 def fake_clock() -> FakeClock:
@@ -31,8 +34,14 @@ def fake_clock() -> FakeClock:
 
 @pytest_asyncio.fixture
 async def nothing_left_behind() -> AsyncGenerator[None, None]:
-    """Fail a test that leaves a task running in its event loop."""
-    before: set[object] = set(asyncio.all_tasks())
+    """Fail a test that leaves a task running in its event loop, after a little patience."""
+    before = asyncio.all_tasks()
     yield
-    before.add(asyncio.current_task())
-    await until(lambda: not asyncio.all_tasks() - before)
+
+    def left() -> set[asyncio.Task[Any]]:
+        return asyncio.all_tasks() - before - {asyncio.current_task()}
+
+    try:
+        await until(lambda: not left(), PATIENCE)
+    except TimeoutError:
+        pytest.fail(f"the test left tasks running: {sorted(map(repr, left()))}")

@@ -60,6 +60,7 @@ class LiveServer:
         self.port: int = port
         self.uvicorn: uvicorn.Server = Server(uvicorn.Config(self._call, **options))
         self._app = app
+        self._begun = False
         self._runner = runner
         self._send_buffer = send_buffer
         self._timeout = timeout
@@ -87,8 +88,10 @@ class LiveServer:
         try:
             await until(self._has_begun, self._timeout, awaited="the app to start")
             self._check_start()
-        except BaseException as error:
-            await self.__aexit__(type(error), error, error.__traceback__)
+        except BaseException:
+            self._runner.cancel()
+            with suppress(TimeoutError):
+                await until(self._has_ended, 2 * LAST_GRACE)
             raise
         return self
 
@@ -115,8 +118,10 @@ class LiveServer:
         try:
             wait_until(self._has_begun, self._timeout, awaited="the app to start")
             self._check_start()
-        except BaseException as error:
-            self.__exit__(type(error), error, error.__traceback__)
+        except BaseException:
+            self._runner.cancel()
+            with suppress(TimeoutError):
+                wait_until(self._has_ended, 2 * LAST_GRACE)
             raise
         return self
 
@@ -137,6 +142,9 @@ class LiveServer:
         self._check_end(error)
 
     def _begin(self) -> None:
+        if self._begun:
+            raise RuntimeError("a live server runs once; call live_server() again for another")
+        self._begun = True
         listener = socket.create_server(("127.0.0.1", self.port))
         if self._send_buffer is not None:  # what a listening socket has, its connections get
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._send_buffer)

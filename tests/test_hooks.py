@@ -64,8 +64,8 @@ class Recorder:
                         evicted[reason] += 1
                 case MessagesDropped(reason=cause, count=count):
                     dropped[cause] += count
-                case LimitReached(limit=limit):
-                    limited[limit] += 1
+                case _:
+                    limited[event.limit] += 1
         assert dropped == statistics.dropped
         assert evicted == statistics.evicted
         assert limited == statistics.limited
@@ -111,11 +111,11 @@ async def test_what_a_hook_sees_of_a_connection_has_happened() -> None:
     seen: list[tuple[str, bool, bool, set[str]]] = []
 
     def look(event: Event) -> None:
-        if isinstance(event, ConnectionOpened | ConnectionEnded):
-            connection = event.connection
-            registered = connection.websocket in manager.active_connections
-            kind = type(event).__name__
-            seen.append((kind, registered, connection.closed is None, set(connection.rooms)))
+        assert isinstance(event, ConnectionOpened | ConnectionEnded)
+        connection = event.connection
+        registered = connection.websocket in manager.active_connections
+        kind = type(event).__name__
+        seen.append((kind, registered, connection.closed is None, set(connection.rooms)))
 
     manager = ConnectionManager(hooks=[look])
     async with manager.connection(FaultySink().websocket, rooms=["tea"]):

@@ -390,8 +390,8 @@ async def test_a_client_that_asks_for_too_many_rooms(ws: str) -> None:
     """In the handshake it gets 403 without using a seat; by a message that nobody catches 1008."""
 
     async def join_all(connection: Connection) -> None:
-        async for room in connection.iter_text():
-            await connection.join(room)
+        while True:
+            await connection.join(str(await connection.receive()))
 
     limits = Limits(rooms_per_connection=1, connections=1)
     managed = managed_with(limits)

@@ -160,7 +160,7 @@ def uvicorn(directory: Path, *arguments: str) -> Iterator[Uvicorn]:
     try:
         yield Uvicorn(process, log)
     finally:
-        if process.poll() is None:
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 

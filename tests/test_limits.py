@@ -23,7 +23,7 @@ from wshub import (
     LimitExceeded,
     Limits,
 )
-from wshub.limits import TokenBucket
+from wshub._token_bucket import TokenBucket
 from wshub.rejections import RejectionHandler
 from wshub.testing import FakeClock, FaultySink, RawClient, connect, live_server, until
 from wshub.testing._uvicorn import Server

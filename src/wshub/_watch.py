@@ -7,8 +7,8 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from wshub._token_bucket import TokenBucket
 from wshub.exceptions import CloseCode
-from wshub.limits import TokenBucket
 from wshub.messages import Outgoing, encode, size_of
 
 if TYPE_CHECKING:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from math import inf
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from wshub._addresses import parse_proxies
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-__all__ = ("Limits", "TokenBucket")
+__all__ = ("Limits",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,36 +72,3 @@ class Limits:
                 continue
             if not (is_number and 0 < value < inf):
                 raise ValueError(f"{field.name} must be a positive number, not {value!r}")
-
-
-Verdict = Literal["fine", "warn", "close"]
-
-
-class TokenBucket:
-    """
-    Fills by `rate` tokens a second up to `burst` seconds' worth, and may be overdrawn by as much.
-
-    Args:
-        rate: Tokens a second.
-        burst: Seconds' worth of tokens that it holds, and with which it starts.
-        now: The time, in seconds.
-    """
-
-    __slots__ = ("_capacity", "_filled", "_level", "_rate", "_warned")
-
-    def __init__(self, rate: float, burst: float, now: float) -> None:
-        self._rate = rate
-        self._capacity = max(1.0, rate * burst)
-        self._level = self._capacity
-        self._filled = now
-        self._warned = False
-
-    def take(self, tokens: float, now: float) -> Verdict:
-        """Take `tokens` at the time `now`; warn once until it is out of debt again."""
-        gained = (now - self._filled) * self._rate
-        self._level = min(self._capacity, self._level + gained) - tokens
-        self._filled = now
-        if self._level < -self._capacity:
-            return "close"
-        warned, self._warned = self._warned, self._level < 0
-        return "warn" if self._warned and not warned else "fine"

@@ -138,16 +138,25 @@ def test_the_package_needs_four_others_and_no_more() -> None:
     assert needed == {"anyio", "fastapi", "starlette", "typing-extensions"}
 
 
-def test_importing_it_loads_no_server_and_no_driver() -> None:
-    """`import wshub` works without any extra."""
-    program = (
-        "import sys, wshub, wshub.auth, wshub.backends, wshub.rejections;"
-        "print(sorted({'uvicorn', 'websockets', 'wsproto', 'uvloop', 'httpx'} & set(sys.modules)))"
-    )
-    loaded = subprocess.run(
+def loaded_by(modules: str, names: set[str]) -> list[str]:
+    """Return which of `names` are loaded once a fresh interpreter has imported `modules`."""
+    program = f"import sys, {modules}; print(*sorted({names!r} & set(sys.modules)))"
+    done = subprocess.run(
         [sys.executable, "-c", program], check=True, capture_output=True, text=True
-    ).stdout
-    assert loaded == "[]\n"
+    )
+    return done.stdout.split()
+
+
+def test_importing_it_loads_no_server_and_no_driver() -> None:
+    """`import wshub` works without any extra, and leaves the tools for tests alone."""
+    names = {"uvicorn", "websockets", "wsproto", "uvloop", "httpx", "pytest", "wshub.testing"}
+    assert loaded_by("wshub, wshub.auth, wshub.backends, wshub.rejections", names) == []
+
+
+def test_importing_the_tools_for_tests_loads_no_server_and_no_client() -> None:
+    """Whoever wants a fake clock alone needs no extra for it."""
+    names = {"uvicorn", "websockets", "uvloop", "pytest", "pytest_asyncio"}
+    assert loaded_by("wshub.testing", names) == []
 
 
 def test_no_file_is_longer_than_two_rooms() -> None:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from wshub.testing._extras import needing
+from wshub.testing._sockets import reset_when_closed
 from wshub.testing.deadline import DEADLINE, deadline
 
 if TYPE_CHECKING:
@@ -76,8 +77,11 @@ class Client:
         self.websocket.transport.resume_reading()
 
     def reset(self) -> None:
-        """Vanish with a TCP reset, without a close frame."""
-        self.websocket.transport.abort()
+        """Vanish with a TCP reset, without a close frame. Idempotent."""
+        transport = self.websocket.transport
+        if not transport.is_closing():
+            reset_when_closed(transport.get_extra_info("socket").fileno())
+        transport.abort()
 
 
 @asynccontextmanager

@@ -6,10 +6,10 @@ import asyncio
 import base64
 import os
 import socket
-import struct
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
+from wshub.testing._sockets import reset_when_closed
 from wshub.testing.deadline import DEADLINE, deadline
 from wshub.testing.frames import LENGTH_IN_2_BYTES, Frame, frame
 
@@ -185,9 +185,8 @@ class DeadClient(RawClient):
     def die(self) -> None:
         """Reset the connection. Idempotent."""
         if self.socket.fileno() != -1:
-            # To linger for zero seconds is to send a reset instead of what is left to send.
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.socket.close()
+            reset_when_closed(self.socket.fileno())
+            self.socket.close()
 
 
 class HalfOpenClient(RawClient):

@@ -188,6 +188,8 @@ class LiveServer:
         except Exception as error:
             self._error = error
         finally:
+            for server in getattr(self.uvicorn, "servers", ()):  # what it has once it has started
+                server.close()
             listener.close()
             for connection in state.connections:
                 connection.transport.abort()

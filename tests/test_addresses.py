@@ -43,6 +43,7 @@ def test_a_header_of_a_stranger_changes_nothing() -> None:
     assert address_of("2001:db8::1", "198.51.100.1", proxies=("10.0.0.0/8",)) == "2001:db8::/64"
     assert address_of(None, "198.51.100.1", proxies=("10.0.0.0/8",)) is None
     assert address_of("10.0.0.1", "198.51.100.1", proxies=("unix",)) == "10.0.0.1"
+    assert address_of("testclient", "198.51.100.1", proxies=("unix",)) is None
 
 
 @pytest.mark.parametrize(

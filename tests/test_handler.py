@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
@@ -398,6 +399,23 @@ async def test_a_handler_of_the_tutorial_is_never_cancelled() -> None:
     assert not task.done()
     task.cancel()
     await asyncio.wait({task})
+
+
+async def test_what_a_server_raises_for_a_close_that_was_given_up_concerns_nobody(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is looked at, so that asyncio does not complain of it later."""
+    clock, sink = FakeClock(), FaultySink()
+    manager = ConnectionManager(clock=clock, handler_grace=None)
+    async with manager.connection(sink.websocket) as connection:
+        sink.blocked = asyncio.Event()
+        sink.on_cancel = OSError("gone")
+        closing = asyncio.create_task(connection.close())
+        await clock.advance(10)
+        await closing
+    await clock.advance(0)
+    gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 async def test_a_peer_that_never_answers_a_close_holds_its_handler_for_send_timeout_at_most(

@@ -461,7 +461,7 @@ async def test_a_client_that_slows_down_is_served_on() -> None:
     """Time pays the debt back."""
     clock, sink = FakeClock(), FaultySink()
     limits = Limits(messages_per_second=1, burst=1)
-    manager = ConnectionManager(limits=limits, clock=clock)
+    manager = ConnectionManager(limits=limits, clock=clock, handler_grace=None)
     async with manager.connection(sink.websocket) as connection:
         for _ in range(5):
             sink.events.put_nowait({"type": "websocket.receive", "text": "x"})
@@ -507,10 +507,13 @@ async def test_a_connection_is_closed_for_one_reason() -> None:
     """A message over several limits is counted and reported for the first."""
     limits = Limits(message_bytes=10, messages_per_second=1, bytes_per_second=1, burst=1)
     manager = ConnectionManager(limits=limits, clock=FakeClock())
-    for first, limit in ((["x" * 11], "message_bytes"), (["", "", ""], "messages_per_second")):
+    for texts, limit in (
+        (["x" * 11, "x" * 10, "x" * 10], "message_bytes"),
+        (["", "", "x" * 10, "x" * 10], "messages_per_second"),
+    ):
         sink = FaultySink()
         async with manager.connection(sink.websocket) as connection:
-            for text in [*first, "x" * 10, "x" * 10]:
+            for text in texts:
                 sink.events.put_nowait({"type": "websocket.receive", "text": text})
             await until(sink.events.empty)
             await until(lambda: connection.closed)
@@ -526,7 +529,8 @@ async def test_refusals_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) ->
     """One warning a minute for each limit: strangers can ask without end. The rest is at info."""
     caplog.set_level(logging.INFO, logger="wshub")
     clock = FakeClock()
-    manager = ConnectionManager(limits=Limits(connections=1, rooms_per_connection=1), clock=clock)
+    limits = Limits(connections=1, rooms_per_connection=1)
+    manager = ConnectionManager(limits=limits, clock=clock, handler_grace=None)
     async with manager.connection(FaultySink().websocket, rooms=["a"]) as connection:
         for _ in range(2):
             for _ in range(5):

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from wshub import Connection
 
 
+def watching(**options: Any) -> ConnectionManager:
+    """Make a manager that cancels no handler: here that is the test itself."""
+    return ConnectionManager(handler_grace=None, **options)
+
+
 def say(sink: FaultySink, *messages: str | bytes) -> None:
     """Let the peer of `sink` send messages."""
     for message in messages:
@@ -58,7 +63,7 @@ async def test_a_client_gets_a_heartbeat_and_its_reply_reaches_no_handler(ws: st
 async def test_heartbeats_come_at_their_interval() -> None:
     """The first within it, each other one exactly after it, until the connection is over."""
     clock, sink = FakeClock(), FaultySink()
-    manager = ConnectionManager(heartbeat=Heartbeat(interval=10), clock=clock)
+    manager = watching(heartbeat=Heartbeat(interval=10), clock=clock)
     async with manager.connection(sink.websocket):
         times: list[float] = []
         for _ in range(400):
@@ -75,7 +80,7 @@ async def test_heartbeats_come_at_their_interval() -> None:
 async def test_heartbeats_of_clients_that_connect_together_are_spread_in_time() -> None:
     """A crowd that comes back after a restart does not stay in step for ever."""
     clock = FakeClock()
-    manager = ConnectionManager(heartbeat=Heartbeat(interval=10), clock=clock)
+    manager = watching(heartbeat=Heartbeat(interval=10), clock=clock)
     connections = [await manager.connect(FaultySink().websocket) for _ in range(50)]
     sent = []
     for _ in range(10):
@@ -93,7 +98,7 @@ async def test_a_heartbeat_may_be_anything_that_can_be_sent() -> None:
     """JSON for a protocol of JSON: its reply is told by what `JSON.stringify()` makes of it."""
     clock, sink = FakeClock(), FaultySink()
     beat = Heartbeat(interval=10, message={"type": "ping"}, reply={"type": "pong", "n": [1]})
-    manager = ConnectionManager(heartbeat=beat, clock=clock)
+    manager = watching(heartbeat=beat, clock=clock)
     async with manager.connection(sink.websocket) as connection:
         await clock.advance(10)
         assert heard_by(sink) == ['{"type":"ping"}']
@@ -106,7 +111,7 @@ async def test_bytes_are_told_by_bytes() -> None:
     """A text that looks like a binary reply is none."""
     sink = FaultySink()
     beat = Heartbeat(message=b"\x09", reply=b"\x0a")
-    async with ConnectionManager(heartbeat=beat).connection(sink.websocket) as connection:
+    async with watching(heartbeat=beat).connection(sink.websocket) as connection:
         say(sink, b"\x0a", "\x0a")
         assert await connection.receive() == "\x0a"
 
@@ -114,7 +119,7 @@ async def test_bytes_are_told_by_bytes() -> None:
 async def test_without_a_reply_the_handler_sees_everything() -> None:
     """Such heartbeats only go out; what comes back is the app's."""
     clock, sink = FakeClock(), FaultySink()
-    manager = ConnectionManager(heartbeat=Heartbeat(interval=10, reply=None), clock=clock)
+    manager = watching(heartbeat=Heartbeat(interval=10, reply=None), clock=clock)
     async with manager.connection(sink.websocket) as connection:
         await clock.advance(10)
         assert heard_by(sink) == ["ping"]
@@ -125,7 +130,7 @@ async def test_without_a_reply_the_handler_sees_everything() -> None:
 async def test_a_heartbeat_is_left_out_while_messages_wait() -> None:
     """They show that the server is there, once they arrive; a slow peer is not sent more still."""
     clock, sink = FakeClock(), FaultySink()
-    manager = ConnectionManager(heartbeat=Heartbeat(interval=2), clock=clock)
+    manager = watching(heartbeat=Heartbeat(interval=2), clock=clock)
     async with manager.connection(sink.websocket) as connection:
         sink.blocked = asyncio.Event()
         await connection.send("blocks")
@@ -141,7 +146,7 @@ async def test_a_heartbeat_is_left_out_while_messages_wait() -> None:
 async def test_a_heartbeat_finds_a_peer_that_is_dead() -> None:
     """A write that fails ends the connection, also when nothing else is sent, and the heartbeat."""
     clock, sink = FakeClock(), FaultySink()
-    manager = ConnectionManager(heartbeat=Heartbeat(interval=10), clock=clock)
+    manager = watching(heartbeat=Heartbeat(interval=10), clock=clock)
     async with manager.connection(sink.websocket) as connection:
         sink.fault = OSError("gone")
         await clock.advance(10)
@@ -155,7 +160,7 @@ async def test_who_left_during_the_handshake_is_not_watched() -> None:
     """A connection that is over from the start gets no heartbeat, and is not idle either."""
     clock, sink = FakeClock(), FaultySink()
     sink.fault = OSError("gone")
-    manager = ConnectionManager(heartbeat=Heartbeat(interval=1), idle_timeout=5, clock=clock)
+    manager = watching(heartbeat=Heartbeat(interval=1), idle_timeout=5, clock=clock)
     async with manager.connection(sink.websocket) as connection:
         await clock.advance(9)
         assert connection.closed is not None
@@ -204,7 +209,7 @@ async def test_a_silent_client_is_closed_with_3008(ws: str) -> None:
 async def test_each_message_gives_a_peer_its_time_anew() -> None:
     """It is idle exactly `idle_timeout` after the last one."""
     clock, sink = FakeClock(), FaultySink()
-    manager = ConnectionManager(idle_timeout=60, clock=clock)
+    manager = watching(idle_timeout=60, clock=clock)
     async with manager.connection(sink.websocket) as connection:
         for _ in range(5):
             await clock.advance(59)
@@ -220,7 +225,7 @@ async def test_the_reply_to_a_heartbeat_keeps_a_peer_alive() -> None:
     """A page that only listens is not idle as long as it answers."""
     clock, sink = FakeClock(), FaultySink()
     beat = Heartbeat(interval=20)
-    manager = ConnectionManager(heartbeat=beat, idle_timeout=30, clock=clock)
+    manager = watching(heartbeat=beat, idle_timeout=30, clock=clock)
     async with manager.connection(sink.websocket) as connection:
         answered = 0
         while clock.time() < 300:
@@ -236,7 +241,7 @@ async def test_the_reply_to_a_heartbeat_keeps_a_peer_alive() -> None:
 async def test_a_peer_is_not_idle_while_its_messages_wait_for_the_handler() -> None:
     """Need 8: a busy handler must not cost a healthy client its connection."""
     clock, sink = FakeClock(), FaultySink()
-    manager = ConnectionManager(idle_timeout=60, read_ahead=2, clock=clock)
+    manager = watching(idle_timeout=60, read_ahead=2, clock=clock)
     async with manager.connection(sink.websocket) as connection:
         say(sink, "1", "2", "3")
         await clock.advance(600)
@@ -248,7 +253,7 @@ async def test_a_peer_is_not_idle_while_its_messages_wait_for_the_handler() -> N
 async def test_the_time_of_a_peer_begins_when_reading_goes_on() -> None:
     """What it sent meanwhile may still be in the socket: a handler that catches up is in time."""
     clock, sink = FakeClock(), FaultySink()
-    manager = ConnectionManager(idle_timeout=60, read_ahead=1, clock=clock)
+    manager = watching(idle_timeout=60, read_ahead=1, clock=clock)
     async with manager.connection(sink.websocket) as connection:
         say(sink, "1")
         await clock.advance(59)
@@ -260,7 +265,7 @@ async def test_the_time_of_a_peer_begins_when_reading_goes_on() -> None:
 async def test_a_peer_that_has_left_is_not_idle() -> None:
     """Its timer goes with it."""
     clock, sink = FakeClock(), FaultySink()
-    manager = ConnectionManager(idle_timeout=60, handler_grace=None, clock=clock)
+    manager = watching(idle_timeout=60, clock=clock)
     async with manager.connection(sink.websocket) as connection:
         sink.events.put_nowait({"type": "websocket.disconnect", "code": 1001})
         await until(lambda: connection.closed)
@@ -293,7 +298,7 @@ async def test_replies_to_heartbeats_count_like_messages() -> None:
         Limits(bytes_per_second=4, burst=3),
     ):
         sink = FaultySink()
-        manager = ConnectionManager(heartbeat=Heartbeat(), limits=limits, clock=FakeClock())
+        manager = watching(heartbeat=Heartbeat(), limits=limits, clock=FakeClock())
         async with manager.connection(sink.websocket) as connection:
             say(sink, *["pong"] * 6)
             await until(sink.events.empty)

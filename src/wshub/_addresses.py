@@ -76,10 +76,7 @@ def count_as(address: IPv4Address | IPv6Address) -> str:
 def _is_trusted(address: IPv4Address | IPv6Address | None, text: str, proxies: Proxies) -> bool:
     if address is None:
         return not text and None in proxies
-    return any(
-        network is not None and network.version == address.version and address in network
-        for network in proxies
-    )
+    return any(network is not None and address in network for network in proxies)
 
 
 def _parse(text: str) -> IPv4Address | IPv6Address | None:

@@ -17,7 +17,7 @@ import textwrap
 import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import httpx
 import pytest
@@ -25,10 +25,12 @@ import uvicorn
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 from starlette.exceptions import WebSocketException
 from starlette.testclient import TestClient
+from websockets.exceptions import ConnectionClosed
 
-from wshub import CloseCode, ConnectionManager, Rejection, exceptions
+from wshub import CloseCode, ConnectionManager, Limits, Rejection, exceptions
+from wshub.events import LimitName
 from wshub.rejections import RejectionHandler
-from wshub.testing import connect, live_server, refusal, until
+from wshub.testing import FaultySink, connect, live_server, refusal, until
 from wshub.testing.deadline import DEADLINE
 
 if TYPE_CHECKING:
@@ -41,13 +43,15 @@ PUBLIC_MODULES = [
     "wshub",
     "wshub.auth",
     "wshub.backends",
+    "wshub.events",
     "wshub.exceptions",
+    "wshub.limits",
     "wshub.messages",
     "wshub.rejections",
     "wshub.testing",
 ]
 # Python under any other name than `python` would escape its execution.
-LANGUAGES = {"console", "javascript", "nginx", "python", "text"}
+LANGUAGES = {"console", "javascript", "nginx", "python", "text", "yaml"}
 
 BLOCK = re.compile(r"^( *)```([^\n]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 # In three lines: formatters take `--8<-- "file"` for Python, and change it to something else.
@@ -207,6 +211,17 @@ def test_the_error_tree_is_whole() -> None:
     assert {re.findall(r"\w+", line)[0] for line in tree} == errors - {"WebSocketDisconnect"} | {
         "Exception"
     }
+
+
+def test_limits_are_as_the_code_says() -> None:
+    """The table of limits has each of them, its default, and what a client beyond it gets."""
+    rows = {name.strip("`"): rest for name, *rest in table_of("docs/how-to/limits.md", "limit")}
+    assert list(rows) == list(get_args(LimitName))
+    for name, (default, _, before, after) in rows.items():
+        assert default == str(getattr(Limits(), name) or "off")
+        if before:
+            error = exceptions.LimitExceeded(name, 1)  # type: ignore[arg-type]
+            assert (before, after) == (str(error.status or 403), str(error.code))
 
 
 def test_bad_input_names_its_tests() -> None:
@@ -569,3 +584,67 @@ async def test_statistics_as_json() -> None:
     async with live_server(page.app) as server, httpx.AsyncClient() as http:
         shown = (await http.get(f"{server.http}/internal/websockets")).json()
     assert shown == ConnectionManager().statistics()._asdict()
+
+
+async def test_clients_beyond_the_limits_of_the_page(ws: str) -> None:
+    """One user has ten connections and no more; a client that floods is closed."""
+    page = run("docs/how-to/limits.md")
+    async with (
+        live_server(page.app, ws=ws) as server,
+        contextlib.AsyncExitStack() as clients,
+        connect(f"{server.ws}/rooms/tea") as flooder,
+    ):
+        url = f"{server.ws}/rooms/tea?user=ana"
+        for _ in range(10):
+            await clients.enter_async_context(connect(url))
+        assert (await refusal(url)).status == 429
+        with contextlib.suppress(ConnectionClosed):
+            for number in range(200):
+                await flooder.send(str(number))
+        assert await flooder.closed() == (1008, "too many messages")
+
+
+async def test_who_is_warned_is_told_to_slow_down() -> None:
+    """The hook on the page about limits sends a message to a client that is warned."""
+    page = run("docs/how-to/limits.md")
+    sink = FaultySink()
+    async with page.polite.connection(sink.websocket) as connection:
+        for _ in range(51):
+            sink.events.put_nowait({"type": "websocket.receive", "text": "x"})
+            await connection.receive()
+        assert sink.sent[-1]["text"] == '{"type":"slow down"}'
+    assert [event["type"] for event in sink.sent[1:]] == ["websocket.send", "websocket.close"]
+
+
+async def test_the_route_that_drains(ws: str) -> None:
+    """On the page about deploying it is for this machine only, and tells clients when to return."""
+    page = run("docs/how-to/deploying.md")
+    async with (
+        live_server(page.app, ws=ws, lifespan="on") as server,
+        httpx.AsyncClient(base_url=server.http) as http,
+        connect(f"{server.ws}/uploads") as client,
+    ):
+        elsewhere = {"X-Forwarded-For": "192.0.2.7"}  # which uvicorn believes from this machine
+        assert (await http.post("/internal/drain", headers=elsewhere)).status_code == 404
+        await client.send(b"part")
+        await until(lambda: page.manager.statistics().received == 1)
+        draining = asyncio.create_task(http.post("/internal/drain", timeout=DEADLINE))
+        code, reason = await client.closed()
+        assert code == 1012
+        assert re.search(r"retry-after=[\d.]+$", reason)
+        assert (await draining).status_code == 204
+        assert (await refusal(f"{server.ws}/uploads")).status == 403
+        await until(lambda: page.saved == [b"part"])
+
+
+async def test_the_hook_of_the_page_about_deploying() -> None:
+    """It notes who is cut off, and who is refused."""
+    page = run("docs/how-to/deploying.md")
+    sink = FaultySink()
+    async with page.observed.connection(sink.websocket, user="ana"):
+        sink.fault = OSError("gone")
+        await page.observed.broadcast("x")
+    with pytest.raises(exceptions.LimitExceeded):
+        await page.observed.connect(FaultySink().websocket, rooms=map(str, range(1025)))
+    assert page.cut_off == ["ana: write_failed"]
+    assert page.turned_away == ["rooms_per_connection"]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import signal
 import socket
 import sys
 import threading
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from wshub.testing import (
     FaultySink,
     HalfOpenClient,
     RawClient,
+    StalledClient,
     connect,
     live_server,
     until,
@@ -54,12 +56,6 @@ async def hold(connection: Connection) -> None:
     """Receive until the end."""
     while True:
         await connection.receive()
-
-
-async def read_on(raw: RawClient) -> None:
-    """Read frames for ever."""
-    while True:
-        await raw.read_frame()
 
 
 async def start_badly(scope: Scope, receive: Receive, send: Send) -> None:
@@ -117,6 +113,13 @@ async def test_options_reach_uvicorn() -> None:
     async with live_server(FastAPI(), port=port, root_path="/behind", lifespan="off") as server:
         assert (server.port, server.ws) == (port, f"ws://127.0.0.1:{port}")
         assert server.uvicorn.config.root_path == "/behind"
+
+
+async def test_signals_stay_with_the_test() -> None:
+    """Ctrl-C stops the test, not a server in it."""
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    async with live_server(FastAPI()):
+        assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
 @pytest.mark.parametrize("loop", [None, "asyncio"])
@@ -239,24 +242,27 @@ async def test_a_test_that_is_cancelled_ends_its_server() -> None:
 
 
 async def test_connections_that_outlive_the_server_are_dropped(ws: str) -> None:
-    """A client that never answers, and a handler that does not end, leave no socket."""
+    """A client that reads nothing, and a handler that sends for ever, leave no socket."""
     app, cancelled = FastAPI(), list[bool]()
 
     @app.websocket("/")
     async def handle(websocket: WebSocket) -> None:
         await websocket.accept()
         try:
-            await asyncio.sleep(3600)
+            while True:
+                await websocket.send_bytes(bytes(1000))
         except asyncio.CancelledError:
             cancelled.append(True)
             raise
 
-    async with live_server(app, ws=ws, timeout_graceful_shutdown=0) as server:
-        gone = await HalfOpenClient(server.ws).__aenter__()
-    assert cancelled == [True]
-    with pytest.raises((EOFError, ConnectionResetError)):
-        await read_on(gone)
-    await gone.__aexit__()
+    options: dict[str, Any] = {"send_buffer": 4096, "timeout_graceful_shutdown": 0}
+    async with AsyncExitStack() as stack:
+        async with live_server(app, ws=ws, **options) as server:
+            await stack.enter_async_context(StalledClient(server.ws))
+            (transport,) = [one.transport for one in server.uvicorn.server_state.connections]
+            await until(transport.get_write_buffer_size)
+        assert cancelled == [True]
+        await until(lambda: server.connections == 0)
 
 
 async def test_a_server_that_fails_is_an_error_of_the_test() -> None:
@@ -317,6 +323,7 @@ async def test_a_handler_that_blocks_its_thread_does_not_block_the_test() -> Non
         await until(entered.is_set)
         with pytest.raises(TimeoutError, match="left were 1 connections and 1 handlers"):
             await server.__aexit__(None, None, None)
+        assert [thread.daemon for thread in live_threads()] == [True]
         release.set()
     await until(lambda: not live_threads())
 

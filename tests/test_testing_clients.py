@@ -156,9 +156,9 @@ async def test_a_client_may_vanish(ws: str) -> None:
         async with connect(f"{server.ws}/ws") as client:
             await until(lambda: managed.opened)
             client.reset()
-            client.reset()
             await until(lambda: managed.opened[0].closed)
             assert (await client.closed())[0] == 1006
+            client.reset()
         closed = managed.opened[0].closed
         assert closed is not None
         assert closed.code in NO_CLOSE_FRAME
@@ -309,7 +309,7 @@ async def test_a_stalled_client_fills_the_servers_buffer(ws: str) -> None:
             await connection.send(b"x" * 1000)
             sent += 1
         assert transport.get_write_buffer_size() > 0
-        assert sent < 200
+        assert sent < 100  # of which asyncio's own buffer takes 64
         for _ in range(sent):
             assert (await stalled.read_frame()).payload == b"x" * 1000
         await until(lambda: not transport.get_write_buffer_size())

@@ -30,7 +30,7 @@ from websockets.exceptions import ConnectionClosed
 from wshub import CloseCode, ConnectionManager, Limits, Rejection, exceptions
 from wshub.events import LimitName
 from wshub.rejections import RejectionHandler
-from wshub.testing import FaultySink, connect, live_server, refusal, until
+from wshub.testing import FaultySink, connect, fixtures, live_server, refusal, until
 from wshub.testing.deadline import DEADLINE
 
 if TYPE_CHECKING:
@@ -91,6 +91,11 @@ def run(name: str) -> Any:
             # Empty lines in front make tracebacks point into the page.
             exec(compile("\n" * line + code, page, "exec"), vars(module))  # noqa: S102 (our pages)
     return module
+
+
+def _tests_on(name: str, definition: str) -> list[str]:
+    """Return the tests on a page, of those that begin with `def` or with `async def`."""
+    return re.findall(rf"^{definition} (test_\w+)", (ROOT / name).read_text(), re.MULTILINE)
 
 
 def table_of(name: str, heading: str) -> list[list[str]]:
@@ -267,6 +272,12 @@ def test_the_reference_has_every_public_name(name: str) -> None:
         if not any(getattr(module, public) is value for value in documented)
     ]
     assert missing == []
+
+
+def test_fixtures_are_as_the_page_says() -> None:
+    """The table of fixtures has all that wshub.testing offers."""
+    rows = table_of("docs/how-to/testing.md", "fixture")
+    assert [name.strip("`") for name, _ in rows] == list(fixtures.__all__)
 
 
 def test_uvicorns_defaults_are_as_the_page_says() -> None:
@@ -508,14 +519,13 @@ async def test_rejecting_as_the_client_understands(ws: str) -> None:
     assert page.expired.status == 410
 
 
-def test_a_test_with_testclient() -> None:
-    """The first test of the page about testing passes."""
-    run("docs/how-to/testing.md").test_a_message_reaches_the_room()
+@pytest.mark.parametrize("name", _tests_on("docs/how-to/testing.md", "def"))
+def test_a_test_without_an_event_loop(name: str) -> None:
+    """The synchronous tests of the page about testing pass."""
+    getattr(run("docs/how-to/testing.md"), name)()
 
 
-@pytest.mark.parametrize(
-    "name", ["test_who_stays_learns_that_somebody_left", "test_strangers_are_refused"]
-)
+@pytest.mark.parametrize("name", _tests_on("docs/how-to/testing.md", "async def"))
 async def test_a_test_with_a_real_server(name: str) -> None:
     """The other tests of the page about testing pass."""
     await getattr(run("docs/how-to/testing.md"), name)()

@@ -41,6 +41,7 @@ def say_farewell(
             rest = sink.close(*closing)
         except (Exception, asyncio.CancelledError) as error:  # the server's, not the caller's
             logger.debug("%s left before its close frame", name, exc_info=error)
+            free_later(hub.clock, sink, limit)
             return None
         if rest is None:
             free_later(hub.clock, sink, limit)
@@ -82,6 +83,7 @@ async def _write_farewell(
             rest.cancel()
     except Exception as error:  # servers raise what they like for a dead peer
         logger.debug("%s left before its close frame", name, exc_info=error)
+        free_later(clock, sink, limit)
 
 
 def _look_at(write: asyncio.Future[None]) -> None:

@@ -271,6 +271,7 @@ class Link:
             logger.info("connection %s is dead", self._connection.id, exc_info=error)
             self._end(CloseCode.ABNORMAL_CLOSURE, "", "peer", cause)
             self.outbox.discard()
+            free_later(self._hub.clock, self._sink, EVICTION_GRACE)
         else:
             logger.warning("cutting off connection %s: %s", self._connection.id, cause)
             closure = self._end(CloseCode.TRY_AGAIN_LATER, "reading too slowly", "hub", cause)

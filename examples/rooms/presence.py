@@ -3,13 +3,20 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from wshub import ConnectionManager
+from wshub import ConnectionManager, Limits
 
 from .messages import People, Person, Rooms
 
 ALWAYS_OPEN: tuple[str, ...] = ("lobby", "coffee", "ideas")
+MOST_ROOMS = 20  # for one tab
 
-manager = ConnectionManager()
+manager = ConnectionManager(
+    limits=Limits(
+        rooms_per_connection=MOST_ROOMS,
+        messages_per_second=5,  # on average: a page that comes back has some to send at once
+        message_bytes=16 * 1024,
+    )
+)
 people: dict[str, Person] = {}  # everyone with a tab open, by user id
 rooms: dict[str, int] = dict.fromkeys(ALWAYS_OPEN, 0)  # how many people are in each room
 

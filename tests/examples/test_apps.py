@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,8 @@ from examples.chat.app import app as chat_app
 from examples.chat.app import manager as chat_manager
 from examples.echo.app import app as echo_app
 from examples.items.app import app as items_app
-from examples.rooms.app import MOST_ROOMS
 from examples.rooms.app import app as rooms_app
-from examples.rooms.presence import ALWAYS_OPEN, people, rooms
+from examples.rooms.presence import ALWAYS_OPEN, MOST_ROOMS, people, rooms
 from wshub.testing import connect, live_server, refusal, until
 
 if TYPE_CHECKING:
@@ -302,7 +302,19 @@ async def test_rooms_limit(visit: Visit) -> None:
         await mal.say("enter", room="one-more")
         with pytest.raises(ConnectionClosed):
             await mal.hear("never")
-        assert (await mal.client.closed())[0] == 1008
+        assert await mal.client.closed() == (1008, "too many rooms")
+
+
+async def test_rooms_flood(visit: Visit) -> None:
+    """A tab that sends far more than anyone types is closed, and the others go on."""
+    async with live_server(rooms_app) as server, visit(server, "Ana", "lobby") as ana:
+        async with visit(server, "Mal", "lobby") as mal:
+            with suppress(ConnectionClosed):
+                for number in range(200):
+                    await mal.say("say", ref=str(number), room="lobby", text="buy!")
+            assert await mal.client.closed() == (1008, "too many messages")
+        await ana.say("say", ref="1", room="lobby", text="fine")
+        await ana.hear("said", ref="1", text="fine")
 
 
 @pytest.mark.parametrize(

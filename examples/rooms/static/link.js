@@ -74,7 +74,7 @@ export class Link {
       if (REFUSALS.has(event.code)) {
         this.#listener.state("refused", { code: event.code, reason: event.reason });
       } else {
-        this.#wait();
+        this.#wait(event.reason);
       }
     };
   }
@@ -86,11 +86,12 @@ export class Link {
     this.#socket = null;
   }
 
-  // Twice as long after each failure, and at random, so that the pages of a server that
-  // restarts do not all come back in the same moment.
-  #wait() {
+  // As long as the server says in its goodbye; else twice as long after each failure. Both are
+  // at random, so that the pages of a server that restarts do not all come back at once.
+  #wait(reason = "") {
     const longest = Math.min(LONGEST_DELAY, FIRST_DELAY * 2 ** this.#attempt);
-    const delay = longest * (0.5 + Math.random() / 2);
+    const told = /retry-after=([\d.]+)$/.exec(reason);
+    const delay = told ? told[1] * 1000 : longest * (0.5 + Math.random() / 2);
     this.#attempt += 1;
     this.#timer = setTimeout(() => this.#connect(), delay);
     this.#listener.state("waiting", { until: Date.now() + delay });

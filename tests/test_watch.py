@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +14,20 @@ from wshub import ConnectionManager, Heartbeat, Limits, MessageNotEncodable
 from wshub.testing import FakeClock, FaultySink, connect, live_server, until
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from wshub import Connection
 
 
-def watching(**options: Any) -> ConnectionManager:
-    """Make a manager that cancels no handler: here that is the test itself."""
-    return ConnectionManager(handler_grace=None, **options)
+@asynccontextmanager
+async def connected(manager: ConnectionManager, sink: FaultySink) -> AsyncIterator[Connection]:
+    """Give a connection over `sink`; a block of `connection()` would swallow how it ended."""
+    connection = await manager.connect(sink.websocket)
+    try:
+        yield connection
+    finally:
+        connection.abort()
+        connection._link.release()
 
 
 def say(sink: FaultySink, *messages: str | bytes) -> None:
@@ -63,8 +72,8 @@ async def test_a_client_gets_a_heartbeat_and_its_reply_reaches_no_handler(ws: st
 async def test_heartbeats_come_at_their_interval() -> None:
     """The first within it, each other one exactly after it, until the connection is over."""
     clock, sink = FakeClock(), FaultySink()
-    manager = watching(heartbeat=Heartbeat(interval=10), clock=clock)
-    async with manager.connection(sink.websocket):
+    manager = ConnectionManager(heartbeat=Heartbeat(interval=10), clock=clock)
+    async with connected(manager, sink):
         times: list[float] = []
         for _ in range(400):
             await clock.advance(0.1)
@@ -80,26 +89,25 @@ async def test_heartbeats_come_at_their_interval() -> None:
 async def test_heartbeats_of_clients_that_connect_together_are_spread_in_time() -> None:
     """A crowd that comes back after a restart does not stay in step for ever."""
     clock = FakeClock()
-    manager = watching(heartbeat=Heartbeat(interval=10), clock=clock)
-    connections = [await manager.connect(FaultySink().websocket) for _ in range(50)]
+    manager = ConnectionManager(heartbeat=Heartbeat(interval=10), clock=clock)
     sent = []
-    for _ in range(10):
-        before = manager.statistics().sent
-        await clock.advance(1)
-        sent.append(manager.statistics().sent - before)
+    async with AsyncExitStack() as peers:
+        for _ in range(50):
+            await peers.enter_async_context(connected(manager, FaultySink()))
+        for _ in range(10):
+            before = manager.statistics().sent
+            await clock.advance(1)
+            sent.append(manager.statistics().sent - before)
     assert sum(sent) == 50
     assert max(sent) <= 25
-    for connection in connections:
-        connection.abort()
-        connection._link.release()
 
 
 async def test_a_heartbeat_may_be_anything_that_can_be_sent() -> None:
     """JSON for a protocol of JSON: its reply is told by what `JSON.stringify()` makes of it."""
     clock, sink = FakeClock(), FaultySink()
     beat = Heartbeat(interval=10, message={"type": "ping"}, reply={"type": "pong", "n": [1]})
-    manager = watching(heartbeat=beat, clock=clock)
-    async with manager.connection(sink.websocket) as connection:
+    manager = ConnectionManager(heartbeat=beat, clock=clock)
+    async with connected(manager, sink) as connection:
         await clock.advance(10)
         assert heard_by(sink) == ['{"type":"ping"}']
         say(sink, '{"type":"pong","n":[1]}', '{"type": "pong", "n": [1]}', "pong")
@@ -111,7 +119,7 @@ async def test_bytes_are_told_by_bytes() -> None:
     """A text that looks like a binary reply is none."""
     sink = FaultySink()
     beat = Heartbeat(message=b"\x09", reply=b"\x0a")
-    async with watching(heartbeat=beat).connection(sink.websocket) as connection:
+    async with connected(ConnectionManager(heartbeat=beat), sink) as connection:
         say(sink, b"\x0a", "\x0a")
         assert await connection.receive() == "\x0a"
 
@@ -119,8 +127,8 @@ async def test_bytes_are_told_by_bytes() -> None:
 async def test_without_a_reply_the_handler_sees_everything() -> None:
     """Such heartbeats only go out; what comes back is the app's."""
     clock, sink = FakeClock(), FaultySink()
-    manager = watching(heartbeat=Heartbeat(interval=10, reply=None), clock=clock)
-    async with manager.connection(sink.websocket) as connection:
+    manager = ConnectionManager(heartbeat=Heartbeat(interval=10, reply=None), clock=clock)
+    async with connected(manager, sink) as connection:
         await clock.advance(10)
         assert heard_by(sink) == ["ping"]
         say(sink, "pong", "null")
@@ -130,8 +138,8 @@ async def test_without_a_reply_the_handler_sees_everything() -> None:
 async def test_a_heartbeat_is_left_out_while_messages_wait() -> None:
     """They show that the server is there, once they arrive; a slow peer is not sent more still."""
     clock, sink = FakeClock(), FaultySink()
-    manager = watching(heartbeat=Heartbeat(interval=2), clock=clock)
-    async with manager.connection(sink.websocket) as connection:
+    manager = ConnectionManager(heartbeat=Heartbeat(interval=2), clock=clock)
+    async with connected(manager, sink) as connection:
         sink.blocked = asyncio.Event()
         await connection.send("blocks")
         await clock.advance(6)
@@ -146,8 +154,8 @@ async def test_a_heartbeat_is_left_out_while_messages_wait() -> None:
 async def test_a_heartbeat_finds_a_peer_that_is_dead() -> None:
     """A write that fails ends the connection, also when nothing else is sent, and the heartbeat."""
     clock, sink = FakeClock(), FaultySink()
-    manager = watching(heartbeat=Heartbeat(interval=10), clock=clock)
-    async with manager.connection(sink.websocket) as connection:
+    manager = ConnectionManager(heartbeat=Heartbeat(interval=10), clock=clock)
+    async with connected(manager, sink) as connection:
         sink.fault = OSError("gone")
         await clock.advance(10)
         assert connection.closed is not None
@@ -160,8 +168,8 @@ async def test_who_left_during_the_handshake_is_not_watched() -> None:
     """A connection that is over from the start gets no heartbeat, and is not idle either."""
     clock, sink = FakeClock(), FaultySink()
     sink.fault = OSError("gone")
-    manager = watching(heartbeat=Heartbeat(interval=1), idle_timeout=5, clock=clock)
-    async with manager.connection(sink.websocket) as connection:
+    manager = ConnectionManager(heartbeat=Heartbeat(interval=1), idle_timeout=5, clock=clock)
+    async with connected(manager, sink) as connection:
         await clock.advance(9)
         assert connection.closed is not None
         assert connection.closed.code == 1006
@@ -209,8 +217,8 @@ async def test_a_silent_client_is_closed_with_3008(ws: str) -> None:
 async def test_each_message_gives_a_peer_its_time_anew() -> None:
     """It is idle exactly `idle_timeout` after the last one."""
     clock, sink = FakeClock(), FaultySink()
-    manager = watching(idle_timeout=60, clock=clock)
-    async with manager.connection(sink.websocket) as connection:
+    manager = ConnectionManager(idle_timeout=60, clock=clock)
+    async with connected(manager, sink) as connection:
         for _ in range(5):
             await clock.advance(59)
             say(sink, "still here")
@@ -225,8 +233,8 @@ async def test_the_reply_to_a_heartbeat_keeps_a_peer_alive() -> None:
     """A page that only listens is not idle as long as it answers."""
     clock, sink = FakeClock(), FaultySink()
     beat = Heartbeat(interval=20)
-    manager = watching(heartbeat=beat, idle_timeout=30, clock=clock)
-    async with manager.connection(sink.websocket) as connection:
+    manager = ConnectionManager(heartbeat=beat, idle_timeout=30, clock=clock)
+    async with connected(manager, sink) as connection:
         answered = 0
         while clock.time() < 300:
             await clock.advance(1)
@@ -241,8 +249,8 @@ async def test_the_reply_to_a_heartbeat_keeps_a_peer_alive() -> None:
 async def test_a_peer_is_not_idle_while_its_messages_wait_for_the_handler() -> None:
     """Need 8: a busy handler must not cost a healthy client its connection."""
     clock, sink = FakeClock(), FaultySink()
-    manager = watching(idle_timeout=60, read_ahead=2, clock=clock)
-    async with manager.connection(sink.websocket) as connection:
+    manager = ConnectionManager(idle_timeout=60, read_ahead=2, clock=clock)
+    async with connected(manager, sink) as connection:
         say(sink, "1", "2", "3")
         await clock.advance(600)
         assert [await connection.receive() for _ in range(3)] == ["1", "2", "3"]
@@ -253,8 +261,8 @@ async def test_a_peer_is_not_idle_while_its_messages_wait_for_the_handler() -> N
 async def test_the_time_of_a_peer_begins_when_reading_goes_on() -> None:
     """What it sent meanwhile may still be in the socket: a handler that catches up is in time."""
     clock, sink = FakeClock(), FaultySink()
-    manager = watching(idle_timeout=60, read_ahead=1, clock=clock)
-    async with manager.connection(sink.websocket) as connection:
+    manager = ConnectionManager(idle_timeout=60, read_ahead=1, clock=clock)
+    async with connected(manager, sink) as connection:
         say(sink, "1")
         await clock.advance(59)
         assert await connection.receive() == "1"
@@ -265,8 +273,8 @@ async def test_the_time_of_a_peer_begins_when_reading_goes_on() -> None:
 async def test_a_peer_that_has_left_is_not_idle() -> None:
     """Its timer goes with it."""
     clock, sink = FakeClock(), FaultySink()
-    manager = watching(idle_timeout=60, clock=clock)
-    async with manager.connection(sink.websocket) as connection:
+    manager = ConnectionManager(idle_timeout=60, clock=clock)
+    async with connected(manager, sink) as connection:
         sink.events.put_nowait({"type": "websocket.disconnect", "code": 1001})
         await until(lambda: connection.closed)
         assert clock.waiting == 0
@@ -298,8 +306,8 @@ async def test_replies_to_heartbeats_count_like_messages() -> None:
         Limits(bytes_per_second=4, burst=3),
     ):
         sink = FaultySink()
-        manager = watching(heartbeat=Heartbeat(), limits=limits, clock=FakeClock())
-        async with manager.connection(sink.websocket) as connection:
+        manager = ConnectionManager(heartbeat=Heartbeat(), limits=limits, clock=FakeClock())
+        async with connected(manager, sink) as connection:
             say(sink, *["pong"] * 6)
             await until(sink.events.empty)
             assert connection.closed is None

@@ -248,6 +248,7 @@ async def test_connections_that_outlive_the_server_are_dropped(ws: str) -> None:
     @app.websocket("/")
     async def handle(websocket: WebSocket) -> None:
         await websocket.accept()
+        await asyncio.sleep(0)  # as an eager task it would run before uvicorn has set its protocol
         try:
             while True:
                 await websocket.send_bytes(bytes(1000))

@@ -1,0 +1,71 @@
+"""The machine that a benchmark runs on, and the versions of what it measures."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+__all__ = ("Machine", "cores", "describe_machine", "pin", "raise_file_limit")
+
+PACKAGES = ("wshub", "fastapi", "starlette", "uvicorn", "websockets", "wsproto", "uvloop")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """
+    Where and when figures were measured.
+
+    Attributes:
+        date: Day of the measurement, UTC.
+        processor: Its name and how many of them this machine has.
+        system: Operating system with its release.
+        python: Implementation and version.
+        packages: Versions of the packages, by name.
+    """
+
+    date: str
+    processor: str
+    system: str
+    python: str
+    packages: dict[str, str]
+
+
+def describe_machine() -> Machine:
+    """Return what this machine is, now."""
+    return Machine(
+        date=datetime.now(UTC).date().isoformat(),
+        processor=f"{_processor_name()}, {os.cpu_count()} cores",
+        system=f"{platform.system()} {platform.release().partition('-')[0]}",
+        python=f"{platform.python_implementation()} {platform.python_version()}",
+        packages={name: version(name) for name in PACKAGES},
+    )
+
+
+def cores() -> tuple[int | None, int | None]:
+    """Return the processors for the server and for the load; None where there is only one."""
+    available = sorted(os.sched_getaffinity(0))
+    return (available[0], available[-1]) if len(available) > 1 else (None, None)
+
+
+def pin(core: int | None) -> None:
+    """Keep this process on one processor."""
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+
+
+def raise_file_limit() -> None:
+    """Let this process open as many sockets as the system allows."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _processor_name() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(": ")[2]
+    return platform.machine()

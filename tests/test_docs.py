@@ -14,7 +14,6 @@ import contextlib
 import importlib
 import re
 import textwrap
-import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
@@ -30,7 +29,7 @@ from websockets.exceptions import ConnectionClosed
 from wshub import CloseCode, ConnectionManager, Limits, Rejection, exceptions
 from wshub.events import LimitName
 from wshub.rejections import RejectionHandler
-from wshub.testing import FaultySink, connect, fixtures, live_server, refusal, until
+from wshub.testing import FaultySink, connect, fixtures, live_server, refusal, until, wait_until
 from wshub.testing.deadline import DEADLINE
 
 if TYPE_CHECKING:
@@ -572,9 +571,7 @@ def test_what_testclient_says() -> None:
     client = TestClient(_liar(heard))
     with client.websocket_connect("/goodbye") as session:
         session.close()
-        deadline = time.monotonic() + DEADLINE
-        while not heard and time.monotonic() < deadline:
-            time.sleep(0.001)
+        wait_until(lambda: heard)
     assert heard == ["sent", "cancelled"]
     with pytest.raises(WebSocketDisconnect) as refused:
         client.websocket_connect("/refuse").__enter__()

@@ -59,7 +59,7 @@ class RawClient:
         self._unread = b""
 
     async def __aenter__(self) -> Self:
-        self.socket = socket.socket()
+        self.socket: socket.socket = socket.socket()
         try:
             await self._open()
         except BaseException:

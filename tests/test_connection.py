@@ -32,7 +32,7 @@ async def test_text_and_bytes_come_back_as_they_were(ws: str) -> None:
 
 
 async def test_it_closes_with_1000_when_the_handler_returns(ws: str) -> None:
-    """Row 27: a plain return is a normal closure, not 1006; what was sent still arrives."""
+    """Need 27: a plain return is a normal closure, not 1006; what was sent still arrives."""
 
     async def greet(connection: Connection) -> None:
         await connection.send("bye")
@@ -48,7 +48,7 @@ async def test_it_closes_with_1000_when_the_handler_returns(ws: str) -> None:
 async def test_an_error_closes_with_1011_and_goes_on(
     ws: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Row 27: the peer learns 1011, no internals; the error is logged and reaches the server."""
+    """Need 27: the peer learns 1011, no internals; the error is logged and reaches the server."""
 
     async def fail(connection: Connection) -> None:
         raise LookupError("secret")
@@ -256,7 +256,7 @@ async def test_abort_drops_the_peer_at_once(ws: str) -> None:
 
 
 async def test_receive_can_time_out_without_losing_a_message(ws: str) -> None:
-    """Row 21: a timeout is a TimeoutError, and the next message is not lost."""
+    """Need 21: a timeout is a TimeoutError, and the next message is not lost."""
     timed_out = asyncio.Event()
 
     async def wait_a_little(connection: Connection) -> None:
@@ -372,7 +372,7 @@ async def test_iterators_end_when_the_peer_leaves(ws: str, kind: str) -> None:
 
 
 async def test_spawned_tasks_end_with_the_connection(ws: str) -> None:
-    """Row 28: a spawned task runs beside the handler and is cancelled when the peer leaves."""
+    """Need 28: a spawned task runs beside the handler and is cancelled when the peer leaves."""
     ended = asyncio.Event()
 
     async def tick(connection: Connection) -> None:

@@ -25,7 +25,7 @@ async def chat(websocket: WebSocket, room: str) -> None:
 
 @pytest.mark.parametrize("attempt", [1, 2])
 def test_a_manager_can_be_tested_without_a_server(attempt: int) -> None:
-    """A manager of a module serves one test after the other, each with a loop of its own."""
+    """Row 18: it lies about much; but a manager of a module serves one test after the other."""
     with (
         TestClient(app) as client,
         client.websocket_connect("/rooms/tea") as first,

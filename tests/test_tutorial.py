@@ -144,7 +144,7 @@ async def test_a_disconnected_websocket_stays_usable(chat: Chat, ws: str) -> Non
 async def test_a_handler_that_fails_leaves_no_ghost(
     chat: Chat, ws: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Row 27: the tutorial's class keeps a connection whose handler died of another error."""
+    """Need 27: the tutorial's class keeps a connection whose handler died of another error."""
     async with live_server(chat.app, ws=ws) as server, connect(f"{server.ws}/ws/1") as client:
         await connected(chat, 1)
         await client.send("fail")

@@ -38,6 +38,7 @@ LAYERS = [
         "_names",
         "_outbox",
         "_sink",
+        "_spawned",
         "_token_bucket",
         "_watch",
         "auth",

@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Generator
+    from collections.abc import Generator
+    from types import TracebackType
 
-__all__ = ("start_eagerly",)
+__all__ = ("Start", "Starting", "start_eagerly")
+
+Start = Callable[[Awaitable[None]], "asyncio.Future[None] | None"]
+"""What begins a send: `start_eagerly()`, or what `Starting` gives."""
 
 
 async def _await(awaitable: Awaitable[None]) -> None:
@@ -24,7 +29,7 @@ async def _await(awaitable: Awaitable[None]) -> None:
 # One of the two is here, by the version of Python; tests/test_faults.py goes through either.
 if sys.version_info >= (3, 12):  # pragma: no cover
 
-    def start_eagerly(awaitable: Awaitable[None]) -> asyncio.Task[None] | None:
+    def start_eagerly(awaitable: Awaitable[None]) -> asyncio.Future[None] | None:
         """
         Run `awaitable` up to where it first waits.
 
@@ -39,6 +44,20 @@ if sys.version_info >= (3, 12):  # pragma: no cover
         task.result()
         return None
 
+    class Starting:
+        """Gives a `Start` for many in a row."""
+
+        def __enter__(self) -> Start:
+            return start_eagerly
+
+        def __exit__(
+            self,
+            kind: type[BaseException] | None,
+            error: BaseException | None,
+            traceback: TracebackType | None,
+        ) -> None:
+            pass
+
 else:  # pragma: no cover
     # Entering and leaving by `_enter_task()` and `_leave_task()` takes as long as the rest of a
     # start. This is the same dictionary, and Python 3.11 will not change any more.
@@ -46,7 +65,8 @@ else:  # pragma: no cover
     from contextvars import copy_context
     from types import CoroutineType
 
-    _current: Any = _current_tasks
+    _coroutine: Any = CoroutineType
+    _current: Any = _current_tasks  # pyright: ignore[reportUnknownVariableType]
 
     class _StandIn:
         """
@@ -69,7 +89,7 @@ else:  # pragma: no cover
         def cancelling(self) -> int:
             return 0 if self._task is None else self._task.cancelling()
 
-    def start_eagerly(awaitable: Awaitable[None]) -> asyncio.Task[None] | None:
+    def start_eagerly(awaitable: Awaitable[None]) -> asyncio.Future[None] | None:
         """
         Run `awaitable` up to where it first waits.
 
@@ -79,25 +99,49 @@ else:  # pragma: no cover
             The task that goes on with it, or None if it is done. What it raises before it first
             waits is raised here.
         """
-        steps: Any = awaitable if type(awaitable) is CoroutineType else awaitable.__await__()
-        loop = asyncio.get_running_loop()
-        caller = _current.get(loop)
-        stand_in = _StandIn(caller)
-        context = copy_context()
-        _current[loop] = stand_in
-        try:
-            awaited = context.run(steps.send, None)
-        except StopIteration:
-            return None
-        finally:
-            _restore(loop, caller)
-        if awaited is not None:
-            # A task takes this mark off the future that it is handed; others may await it too.
-            awaited._asyncio_future_blocking = False
-        going_on = _await(_Rest(steps, awaited, loop, stand_in))
-        task: asyncio.Task[None] = loop.create_task(going_on, context=context)
-        stand_in._task, stand_in._caller = task, None
-        return task
+        with Starting() as start:
+            return start(awaitable)
+
+    class Starting:
+        """
+        Gives a `Start` for many in a row.
+
+        Those that are done at once share one stand-in: for each to have its own would take as
+        long as starting it.
+        """
+
+        __slots__ = ("_caller", "_loop", "_stand_in")
+
+        def __enter__(self) -> Start:
+            self._loop = asyncio.get_running_loop()
+            self._caller = _current.get(self._loop)
+            self._stand_in = _current[self._loop] = _StandIn(self._caller)
+            return self._start
+
+        def __exit__(
+            self,
+            kind: type[BaseException] | None,
+            error: BaseException | None,
+            traceback: TracebackType | None,
+        ) -> None:
+            _restore(self._loop, self._caller)
+
+        def _start(self, awaitable: Awaitable[None]) -> asyncio.Future[None] | None:
+            steps: Any = awaitable if type(awaitable) is _coroutine else awaitable.__await__()
+            context = copy_context()
+            try:
+                awaited = context.run(steps.send, None)
+            except StopIteration:
+                return None
+            if awaited is not None:
+                # A task takes this mark off the future that it is handed; others may await it too.
+                awaited._asyncio_future_blocking = False
+            loop, stand_in = self._loop, self._stand_in
+            going_on = _await(_Rest(steps, awaited, loop, stand_in))
+            task: asyncio.Task[None] = loop.create_task(going_on, context=context)
+            stand_in._task, stand_in._caller = task, None
+            self._stand_in = _current[loop] = _StandIn(self._caller)
+            return task
 
     def _restore(loop: asyncio.AbstractEventLoop, task: Any) -> None:
         if task is None:

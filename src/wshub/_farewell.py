@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from wshub._clock import limit_time
 
@@ -13,10 +13,19 @@ if TYPE_CHECKING:
     from wshub._outbox import Outbox
     from wshub._sink import Sink
     from wshub._tasks import TaskOwner
+    from wshub.exceptions import ClosedBy
 
-__all__ = ("free_later", "say_farewell")
+__all__ = ("Closure", "free_later", "say_farewell")
 
 logger = logging.getLogger("wshub")
+
+
+class Closure(NamedTuple):
+    """How a connection ended: the arguments of `ConnectionClosed`."""
+
+    code: int
+    reason: str
+    by: ClosedBy
 
 
 class _Hub(Protocol):
@@ -27,7 +36,7 @@ class _Hub(Protocol):
 
 
 def say_farewell(
-    hub: _Hub, outbox: Outbox, sink: Sink, name: str, closing: tuple[int, str], limit: float
+    hub: _Hub, outbox: Outbox, sink: Sink, name: str, closure: Closure, limit: float
 ) -> asyncio.Task[None] | None:
     """
     Write the close frame now if nothing waits before it; the handler may be at its end.
@@ -38,7 +47,7 @@ def say_farewell(
     rest = None
     if not outbox.messages:
         try:
-            rest = sink.close(*closing)
+            rest = sink.close(closure.code, closure.reason)
         except (Exception, asyncio.CancelledError) as error:  # the server's, not the caller's
             logger.debug("%s left before its close frame", name, exc_info=error)
             free_later(hub.clock, sink, limit)
@@ -46,7 +55,7 @@ def say_farewell(
         if rest is None:
             free_later(hub.clock, sink, limit)
             return None
-    farewell = _write_farewell(hub.clock, outbox, sink, name, closing, limit, rest)
+    farewell = _write_farewell(hub.clock, outbox, sink, name, closure, limit, rest)
     return hub.tasks.start(farewell, name=f"wshub close {name}")
 
 
@@ -61,7 +70,7 @@ async def _write_farewell(
     outbox: Outbox,
     sink: Sink,
     name: str,
-    closing: tuple[int, str],
+    closure: Closure,
     limit: float,
     rest: asyncio.Future[None] | None,
 ) -> None:
@@ -69,7 +78,7 @@ async def _write_farewell(
         async with limit_time(clock, limit):
             if rest is None:
                 await outbox.drained()
-                rest = sink.close(*closing)
+                rest = sink.close(closure.code, closure.reason)
             if rest is not None:
                 # Cancelled, a server may begin a wait of its own: the transport has to go first.
                 await asyncio.wait({rest})

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import anyio
 
 from wshub._facade import payload_of, take_over
-from wshub._farewell import free_later, say_farewell
+from wshub._farewell import Closure, free_later, say_farewell
 from wshub._handler import Handler
 from wshub._inbox import Inbox
 from wshub._outbox import Outbox
 from wshub._sink import AsgiSink
+from wshub._spawned import SpawnedTasks
 from wshub._watch import Watch
 from wshub.events import ConnectionEnded, MessagesDropped
 from wshub.exceptions import (
@@ -87,14 +88,6 @@ class LinkHub(Protocol):
         ...
 
 
-class Closure(NamedTuple):
-    """How a link ended: the arguments of `ConnectionClosed`."""
-
-    code: int
-    reason: str
-    by: ClosedBy
-
-
 class Link:
     """Reads from and writes to one peer until either side, or the server, ends it."""
 
@@ -131,7 +124,7 @@ class Link:
         self._farewell: asyncio.Task[None] | None = None
         self._handler: Handler | None = None
         self._watch: Watch | None = None
-        self._spawned: set[asyncio.Task[Any]] | None = None
+        self._spawned: SpawnedTasks | None = None
         take_over(websocket, self)
 
     @property
@@ -231,7 +224,8 @@ class Link:
                 await self.close(code, reason)
             finally:
                 self.release()
-            tasks = {self._reader, *(self._spawned or ())}
+            spawned = self._spawned.running if self._spawned else ()
+            tasks: set[asyncio.Task[object]] = {self._reader, *spawned}
             _, running = await asyncio.wait(tasks, timeout=EVICTION_GRACE)
             for task in running:
                 logger.warning(
@@ -243,11 +237,9 @@ class Link:
         if self.closure is not None:
             coroutine.close()
             raise ConnectionClosed(*self.closure)
-        task = asyncio.get_running_loop().create_task(coroutine)
         if self._spawned is None:
-            self._spawned = set()
-        self._spawned.add(task)
-        task.add_done_callback(self._settle)
+            self._spawned = SpawnedTasks(self, self._connection.id)
+        task = self._spawned.start(coroutine)
         if self.closure is not None:  # pragma: no cover (on eager loops it may have ended the link)
             task.cancel()
         return task
@@ -290,8 +282,8 @@ class Link:
         if self._watch is not None:
             self._watch.stop()
             self._watch = None
-        for task in self._spawned or ():
-            task.cancel()
+        if self._spawned is not None:
+            self._spawned.cancel()
         self._expect_handler(by)
         self._hub.forget(self._connection)
         if self._hub.has_hooks:
@@ -310,8 +302,8 @@ class Link:
             self._handler.expect_end(self._hub.clock, grace)
 
     def _say_farewell(self, closure: Closure, limit: float) -> None:
-        name, closing = self._connection.id, (closure.code, closure.reason)
-        self._farewell = say_farewell(self._hub, self.outbox, self._sink, name, closing, limit)
+        name = self._connection.id
+        self._farewell = say_farewell(self._hub, self.outbox, self._sink, name, closure, limit)
 
     async def _read(self) -> None:
         while True:
@@ -347,14 +339,3 @@ class Link:
             self._end(code, event.get("reason") or "", by)
             self.outbox.discard()
             free_later(self._hub.clock, self._sink, EVICTION_GRACE)
-
-    def _settle(self, task: asyncio.Task[Any]) -> None:
-        if self._spawned is not None:
-            self._spawned.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if error is None or (isinstance(error, ConnectionClosed) and self.closure is not None):
-            return
-        logger.error(
-            "%s of connection %s failed", task.get_name(), self._connection.id, exc_info=error
-        )
-        self.start_closing(CloseCode.INTERNAL_ERROR, "internal error")

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from wshub._clock import limit_time
+from wshub._eager import start_eagerly
 
 if TYPE_CHECKING:
     from wshub._clock import Clock, Timer
     from wshub._counters import Counters
+    from wshub._eager import Start
     from wshub._sink import Sink
     from wshub.events import DropReason, EvictionReason
     from wshub.messages import Outgoing
@@ -130,12 +132,12 @@ class Outbox:
             and self._waiting_bytes + outgoing.size <= self._options.max_bytes
         )
 
-    def put(self, outgoing: Outgoing) -> None:
+    def put(self, outgoing: Outgoing, start: Start = start_eagerly) -> None:
         """Write or queue `outgoing`, or apply the overflow policy. Never waits, never raises."""
         if not self._accepting:
             self._drop("closed", 1)
         elif self._write is None:
-            self._start(outgoing)
+            self._start(outgoing, start)
         elif self.has_room(outgoing):
             self._append(outgoing)
         else:
@@ -186,10 +188,10 @@ class Outbox:
         while self._write is not None:
             await asyncio.wait({self._write})
 
-    def _start(self, outgoing: Outgoing) -> None:
+    def _start(self, outgoing: Outgoing, start: Start) -> None:
         """Write a message that is not counted yet; in the background if the peer blocks."""
         try:
-            write = self._sink.write(outgoing)
+            write = self._sink.write(outgoing, start)
         except (Exception, asyncio.CancelledError) as error:  # the server's, not the caller's
             self._drop("closed", 1)
             self._link.evict("write_failed", error)
@@ -222,7 +224,7 @@ class Outbox:
             outgoing = self._queue.popleft()
             self._counters.queued -= 1
             self._waiting_bytes -= outgoing.size
-            self._start(outgoing)
+            self._start(outgoing, start_eagerly)
         if not self._queue:
             self._queue = ()
         self._wake()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from wshub._eager import Starting
 from wshub.messages import Dismissal
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ async def _fan_out(publication: Publication, recipients: Sequence[Connection]) -
 
 def _put(publication: Publication, recipients: Sequence[Connection]) -> None:
     exclude, message = publication.exclude, publication.message
-    for connection in recipients:
-        if connection.id not in exclude:
-            connection.outbox.put(message)
+    if exclude:
+        recipients = [connection for connection in recipients if connection.id not in exclude]
+    with Starting() as start:
+        for connection in recipients:
+            connection.outbox.put(message, start)

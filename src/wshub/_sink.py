@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Send
 
+    from wshub._eager import Start
     from wshub.messages import Outgoing
 
 __all__ = ("AsgiSink", "Sink")
@@ -25,8 +26,8 @@ class Sink(Protocol):
     write. Whatever a write raises, at once or through the future, means that the peer is gone.
     """
 
-    def write(self, outgoing: Outgoing, /) -> Future[None] | None:
-        """Send a message."""
+    def write(self, outgoing: Outgoing, start: Start, /) -> Future[None] | None:
+        """Send a message, by way of `start` if that takes a coroutine."""
         ...
 
     def close(self, code: int, reason: str, /) -> Future[None] | None:
@@ -57,9 +58,9 @@ class AsgiSink:
         self._receive = receive
         self._send = send
 
-    def write(self, outgoing: Outgoing, /) -> Future[None] | None:
+    def write(self, outgoing: Outgoing, start: Start, /) -> Future[None] | None:
         """Send a message."""
-        return start_eagerly(self._send(outgoing.event))
+        return start(self._send(outgoing.event))
 
     def close(self, code: int, reason: str, /) -> Future[None] | None:
         """Send a close frame. Nothing is written after it."""

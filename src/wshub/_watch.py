@@ -73,8 +73,8 @@ class WatchOptions:
                 f"idle_timeout must be positive, and longer than the interval of heartbeats that "
                 f"are answered, not {idle_timeout!r}"
             )
-        self.limits = limits
-        self.idle_timeout = idle_timeout
+        self.limits: Limits = limits
+        self.idle_timeout: float | None = idle_timeout
         self.interval: float = heartbeat.interval if heartbeat else 0
         self.beat: Outgoing | None = encode(heartbeat.message) if heartbeat else None
         self.reply: str | bytes | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import secrets
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypeVar
 
+from wshub._clock import limit_time
 from wshub._link import Link, LinkHub
 from wshub.exceptions import (
     CloseCode,
@@ -21,6 +21,7 @@ from wshub.exceptions import (
 from wshub.messages import encode
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import AsyncIterator, Coroutine
 
     from starlette.websockets import WebSocket
@@ -160,7 +161,7 @@ class Connection(Generic[StateT_co]):
             TimeoutError: Nothing arrived in time.
             ConcurrentReceive: Another task is receiving already.
         """
-        async with asyncio.timeout(timeout):
+        async with limit_time(self._hub.clock, timeout):
             return await self._link.receive()
 
     def __aiter__(self) -> AsyncIterator[str | bytes]:

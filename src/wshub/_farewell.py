@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from wshub._clock import limit_time
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from wshub._clock import Clock
     from wshub._outbox import Outbox
     from wshub._sink import Sink
@@ -36,10 +38,18 @@ class _Hub(Protocol):
 
 
 def say_farewell(
-    hub: _Hub, outbox: Outbox, sink: Sink, name: str, closure: Closure, limit: float
+    hub: _Hub,
+    outbox: Outbox,
+    sink: Sink,
+    name: str,
+    closure: Closure,
+    limit: float,
+    stop_reading: Callable[[], None],
 ) -> asyncio.Task[None] | None:
     """
     Write the close frame now if nothing waits before it; the handler may be at its end.
+
+    A close that waits ends the reading: granian lets none through while the app receives.
 
     Returns:
         The task that goes on with it, for at most `limit` seconds, or None if it is done.
@@ -55,7 +65,7 @@ def say_farewell(
         if rest is None:
             free_later(hub.clock, sink, limit)
             return None
-    farewell = _write_farewell(hub.clock, outbox, sink, name, closure, limit, rest)
+    farewell = _write_farewell(hub.clock, outbox, sink, name, closure, limit, stop_reading, rest)
     return hub.tasks.start(farewell, name=f"wshub close {name}")
 
 
@@ -72,6 +82,7 @@ async def _write_farewell(
     name: str,
     closure: Closure,
     limit: float,
+    stop_reading: Callable[[], None],
     rest: asyncio.Future[None] | None,
 ) -> None:
     try:
@@ -80,6 +91,7 @@ async def _write_farewell(
                 await outbox.drained()
                 rest = sink.close(closure.code, closure.reason)
             if rest is not None:
+                stop_reading()
                 # Cancelled, a server may begin a wait of its own: the transport has to go first.
                 await asyncio.wait({rest})
                 rest.result()

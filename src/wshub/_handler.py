@@ -33,9 +33,9 @@ class Handler:
         self._timer: Timer | None = None
         self._cancelled = False
 
-    def expect_end(self, clock: Clock, seconds: float) -> None:
-        """Cancel it unless it settles within `seconds`."""
-        if self._task is not None:
+    def expect_end(self, clock: Clock, seconds: float | None) -> None:
+        """Cancel it unless it settles within `seconds`; None: it may take its time."""
+        if self._task is not None and seconds is not None:
             self._timer = clock.call_later(seconds, self._cancel, self._task, clock)
 
     def settle(self) -> None:

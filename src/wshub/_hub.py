@@ -79,7 +79,7 @@ class Hub:
                 raise TypeError(f"{hook!r} is asynchronous, and hooks are called, not awaited")
         self._hooks = hooks
         self._quiet_until: dict[LimitName, float] = {}
-        self.backend.attach(Relay(self.registry).deliver)
+        self.backend.attach(Relay(self.registry, self.counters).deliver)
 
     def register(self, connection: Connection) -> None:
         """Make `connection` part of every audience that it belongs to."""

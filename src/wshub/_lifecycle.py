@@ -67,7 +67,7 @@ async def open_connection(
     connection = Connection(websocket, hub, user=user, state=state, seat=seat)
     hub.register(connection)
     if not accepted:
-        connection._link.lose()
+        connection._link.see_disconnect({"code": CloseCode.ABNORMAL_CLOSURE})
     connection._link.start()
     for name in names:
         await hub.join(connection, name)

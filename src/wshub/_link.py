@@ -121,6 +121,7 @@ class Link:
         self.outbox = Outbox(self._sink, self, hub)
         self.closure: Closure | None = None
         self._sends = 0
+        self._reader: asyncio.Task[None] | None = None
         self._farewell: asyncio.Task[None] | None = None
         self._handler: Handler | None = None
         self._watch: Watch | None = None
@@ -143,7 +144,7 @@ class Link:
         """Cancel the current task some time after the end, unless it settles before."""
         self._handler = Handler(self._connection.id)
         if self.closure is not None:
-            self._expect_handler(self.closure.by)
+            self._handler.expect_end(self._hub.clock, self._hub.handler_grace(self.closure.by))
         return self._handler
 
     def check_open(self) -> None:
@@ -153,7 +154,9 @@ class Link:
 
     async def send(self, outgoing: Outgoing) -> None:
         """Queue or write `outgoing`, waiting for room. Raises `ConnectionClosed`."""
-        self.check_open()
+        if self.closure is not None:
+            await asyncio.sleep(0)  # who catches everything and tries again starves nobody
+            raise ConnectionClosed(*self.closure)
         await self.outbox.put_when_room(outgoing)
         self._sends += 1
         if self._sends % SENDS_PER_TURN == 0:
@@ -176,6 +179,7 @@ class Link:
         if message is None:
             # Only the end of the link ends its inbox.
             assert self.closure is not None  # noqa: S101
+            await asyncio.sleep(0)  # who catches everything and tries again starves nobody
             raise ConnectionClosed(*self.closure)
         return message
 
@@ -207,15 +211,10 @@ class Link:
             self._farewell.cancel()
         self._sink.abort()
 
-    def lose(self) -> None:
-        """End it as the peer's doing, without a word from the peer."""
-        self._end(CloseCode.ABNORMAL_CLOSURE, "", "peer")
-        self.outbox.discard()
-
     def release(self) -> None:
         """Stop reading: it is over, the handler has returned, and nobody will receive any more."""
         self._inbox.discard()
-        self._reader.cancel()
+        self._stop_reading()
 
     async def finish(self, code: int, reason: str) -> None:
         """Close, release, and wait until the reader and what was spawned have ended."""
@@ -225,7 +224,7 @@ class Link:
             finally:
                 self.release()
             spawned = self._spawned.running if self._spawned else ()
-            tasks: set[asyncio.Task[object]] = {self._reader, *spawned}
+            tasks = set(filter(None, (self._reader, *spawned)))
             _, running = await asyncio.wait(tasks, timeout=EVICTION_GRACE)
             for task in running:
                 logger.warning(
@@ -284,7 +283,8 @@ class Link:
             self._watch = None
         if self._spawned is not None:
             self._spawned.cancel()
-        self._expect_handler(by)
+        if self._handler is not None:
+            self._handler.expect_end(self._hub.clock, self._hub.handler_grace(by))
         self._hub.forget(self._connection)
         if self._hub.has_hooks:
             closed = ConnectionClosed(*closure)
@@ -296,14 +296,15 @@ class Link:
             self._end(CloseCode.ABNORMAL_CLOSURE, reason, "hub")
             self.outbox.discard()
 
-    def _expect_handler(self, by: ClosedBy) -> None:
-        grace = self._hub.handler_grace(by)
-        if self._handler is not None and grace is not None:
-            self._handler.expect_end(self._hub.clock, grace)
-
     def _say_farewell(self, closure: Closure, limit: float) -> None:
         name = self._connection.id
-        self._farewell = say_farewell(self._hub, self.outbox, self._sink, name, closure, limit)
+        self._farewell = say_farewell(
+            self._hub, self.outbox, self._sink, name, closure, limit, self._stop_reading
+        )
+
+    def _stop_reading(self) -> None:
+        if self._reader is not None:
+            self._reader.cancel()
 
     async def _read(self) -> None:
         while True:
@@ -316,7 +317,7 @@ class Link:
                 logger.debug("%s failed to receive", self._connection.id, exc_info=error)
                 event = {"type": "websocket.disconnect", "code": CloseCode.ABNORMAL_CLOSURE}
             if event["type"] == "websocket.disconnect":
-                self._see_disconnect(event)
+                self.see_disconnect(event)
                 return
             message = payload_of(event)
             if self._watch is None or self._watch.notice(message):
@@ -332,7 +333,8 @@ class Link:
         if waited and self._watch is not None:
             self._watch.hear()
 
-    def _see_disconnect(self, event: AsgiEvent) -> None:
+    def see_disconnect(self, event: AsgiEvent) -> None:
+        """Take note of a `websocket.disconnect`."""
         if self.closure is None:
             code = event.get("code") or CloseCode.NO_STATUS_RECEIVED
             by: ClosedBy = "server" if code == CloseCode.SERVICE_RESTART else "peer"

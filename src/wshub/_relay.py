@@ -11,6 +11,7 @@ from wshub.messages import Dismissal
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from wshub._counters import Counters
     from wshub._registry import Registry
     from wshub.connection import Connection
     from wshub.messages import Envelope, Publication
@@ -24,14 +25,18 @@ TURN_BROADCASTS = 16
 TURN_BYTES = 64 * 1024
 """Broadcasts, and bytes for one recipient, after which sockets get a turn to take them."""
 
+PAUSE = 0.001
+"""Seconds of such a turn while messages wait for anybody."""
+
 
 class Relay:
     """Delivers one envelope after the other, so that all recipients see the same order."""
 
-    __slots__ = ("_broadcasts", "_bytes", "_order", "_registry")
+    __slots__ = ("_broadcasts", "_bytes", "_counters", "_order", "_registry")
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, counters: Counters) -> None:
         self._registry = registry
+        self._counters = counters
         self._order = asyncio.Lock()
         self._broadcasts = 0
         self._bytes = 0
@@ -59,7 +64,8 @@ class Relay:
         self._bytes += size
         if self._broadcasts >= TURN_BROADCASTS or self._bytes >= TURN_BYTES:
             self._broadcasts = self._bytes = 0
-            await asyncio.sleep(0)
+            # Under servers that write in threads of their own a turn alone is too little.
+            await asyncio.sleep(PAUSE if self._counters.queued else 0)
 
 
 async def _fan_out(publication: Publication, recipients: Sequence[Connection]) -> None:

@@ -73,11 +73,12 @@ class Chat:
         """Let the handlers that wait go on."""
         self.release.set()
 
-    async def broadcast(self, size: int, count: int) -> None:
-        """Send so many messages of so many bytes to everyone, a millisecond apart."""
+    async def broadcast(self, size: int, count: int, pause: float = 0) -> None:
+        """Send so many messages of so many bytes to everyone, with pauses of so many seconds."""
         for _ in range(count):
             await self.manager.broadcast("x" * size)
-            await asyncio.sleep(0.001)
+            if pause:
+                await asyncio.sleep(pause)
 
     async def state(self) -> dict[str, Any]:
         """Return the figures, and what handlers came upon."""

@@ -29,7 +29,7 @@ def machine_on(loop: str) -> type[Machine]:
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-@pytest.mark.parametrize("examples", [30, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [30, pytest.param(1000, marks=pytest.mark.slow)])
 @pytest.mark.timeout(600)  # a failure is made as small as can be
 def test_a_manager_does_as_the_model_does(loop: str, examples: int) -> None:
     """

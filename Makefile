@@ -8,6 +8,8 @@ HOST = 127.0.0.1
 PORT ?= 8000
 # More arguments for pytest, or for the benchmarks. `make test ARGS="-k rooms -x"`
 ARGS ?=
+# Processes that run tests side by side: most of them wait. `make test JOBS=0` runs them in one.
+JOBS ?= 3
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -43,7 +45,7 @@ PARTIAL = $(if $(strip $(ARGS)),ARGS is set,$(if $(WSHUB_REQUIRE_BROWSER)$(BROWS
 test: $(VENV)/.stamp-test ## run all tests, with coverage; ARGS= goes to pytest
 	@echo '==> running the tests'
 	@rm -f .coverage .coverage.*
-	@$(PY) -m coverage run -m pytest $(ARGS)
+	@$(PY) -m coverage run -m pytest --numprocesses $(JOBS) --dist worksteal $(ARGS)
 	@$(PY) -m coverage combine --quiet
 	@$(if $(PARTIAL),echo '==> coverage (need not be complete: $(PARTIAL))';) \
 	$(PY) -m coverage report $(if $(PARTIAL),--fail-under=0)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from wshub.testing import Client, FakeClock
 
-LATENCY = 2.0
+LATENCY = 5.0
 """Seconds in which a bystander has its answer; without an attack it takes a millisecond."""
 
 SERVER_LIMIT = 20_000

@@ -70,7 +70,9 @@ async def test_handlers_that_do_not_receive_end_at_a_shutdown(
         await until(lambda: managed.outcomes == [None], timeout=PROMPTLY)
     (connection,) = managed.opened
     assert connection.closed is not None
-    assert (connection.closed.code, connection.closed.by) == (1012, "server")
+    how = (connection.closed.code, connection.closed.by)
+    # Whoever pushes may meet the closed transport before the server's word is read.
+    assert how == (1012, "server") or (how == (1006, "peer") and handler is push)
     assert "ERROR" not in caplog.text
 
 

@@ -49,7 +49,7 @@ def say_farewell(
     """
     Write the close frame now if nothing waits before it; the handler may be at its end.
 
-    A close that waits ends the reading: granian lets none through while the app receives.
+    Where a close waits for that, reading stops.
 
     Returns:
         The task that goes on with it, for at most `limit` seconds, or None if it is done.
@@ -91,7 +91,8 @@ async def _write_farewell(
                 await outbox.drained()
                 rest = sink.close(closure.code, closure.reason)
             if rest is not None:
-                stop_reading()
+                if not sink.closes_while_read:
+                    stop_reading()
                 # Cancelled, a server may begin a wait of its own: the transport has to go first.
                 await asyncio.wait({rest})
                 rest.result()

@@ -44,6 +44,11 @@ class Sink(Protocol):
         """Whether the transport is closed or about to be; False where unknown."""
         ...
 
+    @property
+    def closes_while_read(self) -> bool:
+        """Whether a close that waits goes on while the app receives; else it waits for that."""
+        ...
+
     def abort(self) -> None:
         """Drop the connection at once where the server offers a way; otherwise do nothing."""
         ...
@@ -79,6 +84,15 @@ class AsgiSink:
         """Whether uvicorn's transport is closed or about to be; False under other servers."""
         transport = self._transport
         return transport is not None and transport.is_closing()
+
+    @property
+    def closes_while_read(self) -> bool:
+        """
+        Whether this is uvicorn, whose protocol for `--ws websockets` even asks for it.
+
+        granian lets no close through while the app receives.
+        """
+        return self._transport is not None
 
     def abort(self) -> None:
         """Drop uvicorn's transport; under other servers do nothing."""

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from benchmarks.__main__ import Measurement
 
 
+# Each starts several servers, beside which other tests may run.
+pytestmark = pytest.mark.timeout(180)
+
+
 def rows_of(module: Measurement, **plan: Any) -> list[Any]:
     """Measure, and check that what was found can be shown."""
     rows = module.measure(module.Plan(**plan))

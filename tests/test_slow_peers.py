@@ -10,10 +10,11 @@ from fastapi import FastAPI, WebSocket
 
 from tests.managed import ManagedApp, echo
 from wshub import ConnectionClosed, ConnectionManager, OutboxFull, OutboxOptions
-from wshub.testing import StalledClient, connect, live_server, until
+from wshub.testing import Opcode, StalledClient, connect, live_server, until
 
 if TYPE_CHECKING:
     from wshub import Connection
+    from wshub.testing import FakeClock
 
 BLOCK = "x" * 1_000_000
 """Larger than any socket buffer of these tests leaves room for twice."""
@@ -144,6 +145,31 @@ async def test_a_close_frame_that_only_reached_the_transport_is_not_waited_for(w
             await asyncio.sleep(0)
         await stalled.close()
         await until(lambda: not server.connections)
+
+
+async def test_a_transport_that_has_ended_is_not_dropped_once_more(
+    ws: str, fake_clock: FakeClock
+) -> None:
+    """A peer that reads the end after all has left when its time to do so is over."""
+    options = OutboxOptions(send_timeout=5)
+    managed = ManagedApp(hold, ConnectionManager(outbox=options, clock=fake_clock))
+    async with (
+        live_server(managed.app, ws=ws, send_buffer=4096) as server,
+        StalledClient(f"{server.ws}/ws") as slow,
+    ):
+        await until(lambda: managed.opened)
+        (connection,) = managed.opened
+        transport = next(iter(server.uvicorn.server_state.connections)).transport
+        while not transport.get_write_buffer_size():
+            await connection.send("x" * 5000)
+            await asyncio.sleep(0)
+        closing = asyncio.create_task(connection.close())
+        while (frame := await slow.read_frame()).opcode != Opcode.CLOSE:
+            assert frame.payload == b"x" * 5000
+        await slow.send_frame(Opcode.CLOSE, frame.payload)
+        await closing
+        await until(lambda: not server.connections)
+        await fake_clock.advance(10)
 
 
 async def test_a_sender_waits_no_longer_than_send_timeout(ws: str) -> None:

@@ -97,8 +97,9 @@ class AsgiSink:
     def abort(self) -> None:
         """Drop uvicorn's transport; under other servers do nothing."""
         transport = self._transport
-        if transport is not None:
-            transport.abort()
+        if transport is None or (transport.is_closing() and not transport.get_write_buffer_size()):
+            return  # one that is empty ends by itself; asyncio's fails on an abort once it has
+        transport.abort()
 
     @property
     def _transport(self) -> _Transport | None:

@@ -181,6 +181,7 @@ class Soak:
             "alive": sum(isinstance(thing, Connection) for thing in gc.get_objects()),
             "tasks": len(asyncio.all_tasks()),
             "files": count_files(),
+            "blocks": sys.getallocatedblocks(),
             "resident": measure_memory(),
         }
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from websockets.exceptions import ConnectionClosed
 
+from wshub import CloseCode
 from wshub.testing import Client, HalfOpenClient, Opcode, RawClient, StalledClient, connect, frame
 
 ROOMS = ("tea", "milk", "beer", "wine", "mead")
@@ -205,7 +206,7 @@ async def read(client: Client, life: Life) -> None:
     with suppress(ConnectionClosed):
         async for message in client.websocket:
             life.take(message)
-    if life.ending != "leave":
+    if life.ending != "leave" and client.websocket.close_code != CloseCode.ABNORMAL_CLOSURE:
         life.goodbye = client.websocket.close_code
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import resource
 import socket
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -173,7 +174,7 @@ class Soak:
 
     async def state(self) -> dict[str, Any]:
         """Return the figures, and what has to be as it was when all have gone."""
-        gc.collect()
+        give_back_memory()
         return {
             **self.manager.statistics()._asdict(),
             "handed": self.handed,
@@ -189,6 +190,13 @@ class Soak:
 def count_files() -> int:
     """Return how many descriptors this process has open."""
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def give_back_memory() -> None:
+    """Let go of garbage, and of what the allocator keeps of it, where it can be told to."""
+    gc.collect()
+    with suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def measure_memory() -> int:

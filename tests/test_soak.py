@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from contextlib import asynccontextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -74,20 +75,23 @@ class Server:
 
 @asynccontextmanager
 async def serve(ws: str, loop: str) -> AsyncGenerator[Server, None]:
-    """Run a server in a process of its own."""
+    """Run a server in a process of its own, which logs no traceback."""
     command = [sys.executable, "-m", "tests.soak_app", ws, loop]
-    process = await asyncio.create_subprocess_exec(
-        *command, cwd=ROOT, stdout=asyncio.subprocess.PIPE
-    )
-    assert process.stdout is not None
-    try:
-        async with asyncio.timeout(DEADLINE):
-            port = int(await process.stdout.readline())
-        yield Server(port)
-    finally:
-        process.terminate()
-        async with asyncio.timeout(DEADLINE):
-            await process.wait()
+    with TemporaryFile() as log:
+        process = await asyncio.create_subprocess_exec(
+            *command, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=log
+        )
+        assert process.stdout is not None
+        try:
+            async with asyncio.timeout(DEADLINE):
+                port = int(await process.stdout.readline())
+            yield Server(port)
+        finally:
+            process.terminate()
+            async with asyncio.timeout(DEADLINE):
+                await process.wait()
+        log.seek(0)
+        assert b"Traceback" not in log.read()
 
 
 async def soak(ws: str, loop: str, seconds: float) -> None:

@@ -46,9 +46,12 @@ class ChatServer:
 
     async def reaches(self, condition: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
         """Wait until the state fulfils `condition`; return it."""
+        reached = False
         async with asyncio.timeout(DEADLINE):
-            while not condition(state := await self.state()):
+            while not reached:
                 await asyncio.sleep(0.01)
+                state = await self.state()
+                reached = bool(condition(state))
         return state
 
     async def begins(self) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from websockets.frames import Frame, Opcode
 
-if sys.platform != "linux":
+if sys.platform != "linux":  # pragma: no cover (they read what only Linux tells)
     pytest.skip("the benchmarks need Linux", allow_module_level=True)
 
 from benchmarks import fanout, memory, scale, stalled

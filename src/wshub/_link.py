@@ -121,7 +121,6 @@ class Link:
         self.outbox = Outbox(self._sink, self, hub)
         self.closure: Closure | None = None
         self._sends = 0
-        self._reader: asyncio.Task[None] | None = None
         self._farewell: asyncio.Task[None] | None = None
         self._handler: Handler | None = None
         self._watch: Watch | None = None
@@ -224,8 +223,7 @@ class Link:
             finally:
                 self.release()
             spawned = self._spawned.running if self._spawned else ()
-            tasks = set(filter(None, (self._reader, *spawned)))
-            _, running = await asyncio.wait(tasks, timeout=EVICTION_GRACE)
+            _, running = await asyncio.wait({self._reader, *spawned}, timeout=EVICTION_GRACE)
             for task in running:
                 logger.warning(
                     "%s of %s ignores its cancellation", task.get_name(), self._connection.id
@@ -303,8 +301,7 @@ class Link:
         )
 
     def _stop_reading(self) -> None:
-        if self._reader is not None:
-            self._reader.cancel()
+        self._reader.cancel()
 
     async def _read(self) -> None:
         while True:

@@ -86,8 +86,7 @@ class Registry:
 
 
 def _discard(index: dict[str, dict[Connection, None]], key: str, connection: Connection) -> None:
-    members = index.get(key)
-    if members is not None:
-        members.pop(connection, None)
-        if not members:
-            del index[key]
+    members = index[key]
+    del members[connection]
+    if not members:
+        del index[key]

@@ -111,6 +111,7 @@ async def serve_with_granian() -> AsyncGenerator[ChatServer, None]:
                 await process.wait()
         except TimeoutError:  # pragma: no cover (its workers would outlive it)
             os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
             raise
 
 

@@ -244,11 +244,15 @@ async def test_answers_that_are_never_read(attack: Any) -> None:
     async with attack(ManagedApp(echo, manager)) as scene:
         async with StalledClient(scene.url) as stalled:
             flood = asyncio.create_task(send_for_ever(stalled, frame(Opcode.BINARY, b"x" * 10_000)))
-            piles = [0]
-            while not manager.statistics().evicted["send_timeout"]:
+            piles: list[int] = []
+
+            def is_cut_off() -> int:
                 figures = manager.statistics()
-                piles.append(figures.received - figures.sent)
-                await asyncio.sleep(0.005)
+                piles.append(figures.received - figures.unread - figures.sent)
+                return sum(figures.evicted.values())
+
+            await until(is_cut_off)
+            assert manager.statistics().evicted["send_timeout"] == 1
             assert max(piles) <= 1 + 100 + 1 + 16 + 2
             with pytest.raises(ConnectionError):
                 await flood

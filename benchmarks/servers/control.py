@@ -22,6 +22,9 @@ __all__ = ("Control",)
 
 PACKAGES = Path(sys.prefix).resolve()
 
+TURNS_TO_SETTLE = 20
+"""Turns of the event loop in which no task has ended: none is about to."""
+
 
 class Control:
     """Carries out commands on one server."""
@@ -83,16 +86,26 @@ class Control:
 
     async def collect(self) -> None:
         """Free what is garbage."""
+        await self._settle()
         gc.collect()
 
     async def trace(self) -> dict[str, int]:
         """Return the bytes that Python holds, by the file that asked for them."""
+        await self._settle()
         gc.collect()
         held: dict[str, int] = {}
         for statistic in tracemalloc.take_snapshot().statistics("filename"):
             name = _shorten(statistic.traceback[0].filename)
             held[name] = held.get(name, 0) + statistic.size
         return held
+
+    async def _settle(self) -> None:
+        """Let the tasks of connections that have left come to their end."""
+        before = 0
+        while (tasks := len(asyncio.all_tasks())) != before:
+            before = tasks
+            for _ in range(TURNS_TO_SETTLE):
+                await asyncio.sleep(0)
 
     def _room_server(self) -> RoomServer:
         assert isinstance(self._server, RoomServer)

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = ("Control",)
 
-PACKAGES = Path(sys.prefix).resolve()
-
-TURNS_TO_SETTLE = 20
-"""Turns of the event loop in which no task has ended: none is about to."""
+ROOTS = tuple(
+    f"{path}/"
+    for path in (Path(sys.prefix).resolve(), Path.cwd(), Path(asyncio.__file__).parents[1])
+)
+"""Where files are that Python may name."""
 
 
 class Control:
@@ -86,26 +87,16 @@ class Control:
 
     async def collect(self) -> None:
         """Free what is garbage."""
-        await self._settle()
         gc.collect()
 
     async def trace(self) -> dict[str, int]:
         """Return the bytes that Python holds, by the file that asked for them."""
-        await self._settle()
         gc.collect()
         held: dict[str, int] = {}
         for statistic in tracemalloc.take_snapshot().statistics("filename"):
             name = _shorten(statistic.traceback[0].filename)
             held[name] = held.get(name, 0) + statistic.size
         return held
-
-    async def _settle(self) -> None:
-        """Let the tasks of connections that have left come to their end."""
-        before = 0
-        while (tasks := len(asyncio.all_tasks())) != before:
-            before = tasks
-            for _ in range(TURNS_TO_SETTLE):
-                await asyncio.sleep(0)
 
     def _room_server(self) -> RoomServer:
         assert isinstance(self._server, RoomServer)
@@ -130,10 +121,8 @@ class Control:
 
 def _shorten(filename: str) -> str:
     """Return a path without the part that is different on every machine."""
-    path = Path(filename)
-    for root in (PACKAGES, Path.cwd(), Path(asyncio.__file__).parent.parent):
-        if path.is_relative_to(root):
-            return str(path.relative_to(root)).partition("site-packages/")[2] or str(
-                path.relative_to(root)
-            )
+    # With strings alone: pathlib interns names, and that table's growth would be counted.
+    for root in ROOTS:
+        if filename.startswith(root):
+            return filename.removeprefix(root).rpartition("site-packages/")[2]
     return filename

@@ -105,11 +105,11 @@ async def test_a_client_waits_until_its_deadline() -> None:
     managed = ManagedApp(hold)
     async with (
         live_server(managed.app) as server,
-        connect(f"{server.ws}/ws", timeout=0.05) as client,
+        connect(f"{server.ws}/ws", timeout=0.5) as client,
     ):
-        with pytest.raises(TimeoutError, match=r"waited 0\.05 seconds for a message"):
+        with pytest.raises(TimeoutError, match=r"waited 0\.5 seconds for a message"):
             await client.receive()
-        with pytest.raises(TimeoutError, match=r"waited 0\.05 seconds for the connection to end"):
+        with pytest.raises(TimeoutError, match=r"waited 0\.5 seconds for the connection to end"):
             await client.closed()
 
 

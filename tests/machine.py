@@ -56,9 +56,9 @@ async def call(function: Callable[..., T], *arguments: object) -> T:
     return function(*arguments)
 
 
-async def take_turns() -> None:
+async def take_turns(more: int = 0) -> None:
     """Let everything run that can."""
-    for _ in range(TURNS):
+    for _ in range(TURNS + more):
         await asyncio.sleep(0)
 
 
@@ -97,7 +97,9 @@ class Machine(RuleBasedStateMachine):
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run `coroutine`, and what it sets going."""
         result = self.runner.run(coroutine)
-        self.runner.run(take_turns())
+        # Senders that wait for room take turns of the event loop one after the other.
+        tasks = [task for subject in self.subjects.values() for task in subject.senders]
+        self.runner.run(take_turns(5 * sum(not task.done() for task in tasks)))
         return result
 
     def text(self, size: int) -> str:

@@ -7,11 +7,13 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -216,12 +218,20 @@ def test_a_reload_ends_within_seconds(ws: str, tmp_path: Path) -> None:
             main.write_text(main.read_text() + "\n# changed\n")
             assert _code_of(waits) == _code_of(reads) == 1012
             wait_until(lambda: server.ready == 2, timeout=2 * PROMPTLY)
+        wait_until(lambda: listens(server.url), timeout=PROMPTLY)  # it is ready a little before
         with connect_sync(f"{server.url}/wait") as again:
             assert again.recv(5) == "welcome"
             server.process.send_signal(signal.SIGTERM)
             assert _code_of(again) == 1012
             wait_until(lambda: server.ended, timeout=PROMPTLY)
     assert "Traceback" not in server.log
+
+
+def listens(url: str) -> bool:
+    """Whether there is a server at `url`."""
+    address = urlsplit(url)
+    with socket.socket() as attempt:
+        return attempt.connect_ex((address.hostname, address.port)) == 0
 
 
 def _code_of(client: ClientConnection) -> int | None:

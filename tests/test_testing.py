@@ -19,6 +19,7 @@ from fastapi import FastAPI, WebSocket
 from websockets.sync.client import connect as connect_blocking
 
 from tests.managed import ManagedApp, echo
+from tests.ports import is_free
 from wshub.testing import (
     FakeClock,
     FaultySink,
@@ -44,12 +45,6 @@ pytest_plugins = ["pytester"]
 
 def live_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "wshub live server"]
-
-
-def is_free(port: int) -> bool:
-    """Whether nobody listens on a port."""
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) != 0
 
 
 async def hold(connection: Connection) -> None:

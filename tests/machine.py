@@ -50,6 +50,9 @@ SIZES = st.sampled_from([10, 10, 10, 45])
 TURNS = 30
 """Turns of the event loop in which everything that is set going has to be over."""
 
+TURNS_OF_A_SENDER = 5
+"""Turns more for each who waits for room: they go on one after the other."""
+
 
 async def call(function: Callable[..., T], *arguments: object) -> T:
     """Call `function` in the event loop."""
@@ -97,9 +100,8 @@ class Machine(RuleBasedStateMachine):
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run `coroutine`, and what it sets going."""
         result = self.runner.run(coroutine)
-        # Senders that wait for room take turns of the event loop one after the other.
-        tasks = [task for subject in self.subjects.values() for task in subject.senders]
-        self.runner.run(take_turns(5 * sum(not task.done() for task in tasks)))
+        waiting = sum(subject.still_sending() for subject in self.subjects.values())
+        self.runner.run(take_turns(waiting * TURNS_OF_A_SENDER))
         return result
 
     def text(self, size: int) -> str:

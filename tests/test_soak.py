@@ -39,7 +39,7 @@ Part of the time, and seconds at least, in which the same goes on before anythin
 Caches fill meanwhile, and the allocator's arenas grow to their size.
 """
 
-TOLERANCE = 12 * 1024 * 1024
+TOLERANCE = 8 * 1024 * 1024
 """Bytes by which the resident memory may differ: what the allocator keeps is not ours to say."""
 
 LATENCY = 5.0

@@ -10,6 +10,7 @@ import pytest
 from starlette.exceptions import WebSocketException
 from websockets.exceptions import InvalidStatus
 
+from tests.crowds import crowd, part
 from tests.managed import ManagedApp, echo
 from wshub import ConnectionManager, OutboxOptions, Rejection
 from wshub.rejections import RejectionHandler
@@ -31,20 +32,6 @@ def delay_in(reason: str) -> float:
 def last(sink: FaultySink) -> Message:
     """Return what the peer of `sink` was sent last."""
     return sink.sent[-1]
-
-
-async def crowd(manager: ConnectionManager, size: int) -> list[FaultySink]:
-    """Connect `size` peers."""
-    sinks = [FaultySink() for _ in range(size)]
-    for sink in sinks:
-        await manager.connect(sink.websocket)
-    return sinks
-
-
-def part(sinks: list[FaultySink]) -> None:
-    """Let the peers leave that are still there, as servers do once a close frame is out."""
-    for sink in sinks:
-        sink.events.put_nowait({"type": "websocket.disconnect", "code": 1000})
 
 
 def told(sinks: list[FaultySink]) -> int:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from contextvars import ContextVar
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import anyio
@@ -13,6 +14,7 @@ import pytest
 from starlette.exceptions import WebSocketException
 from starlette.websockets import WebSocketDisconnect
 
+from tests.crowds import crowd, part
 from wshub import ConnectionManager, OutboxOptions
 from wshub._tasks import TaskOwner
 from wshub.testing import FaultySink, until
@@ -339,3 +341,37 @@ async def test_a_background_task_that_fails_is_logged(caplog: pytest.LogCaptureF
     await until(lambda: "a defect of ours" in caplog.text)
     assert "wshub example failed" in caplog.text
     await tasks.stop(timeout=1)
+
+
+async def test_a_long_broadcast_lets_others_run() -> None:
+    """The event loop gets a turn every 256 recipients: pings are answered meanwhile."""
+    manager = ConnectionManager()
+    sinks = await crowd(manager, 1000)
+    sent = [0]
+
+    async def look() -> None:
+        while sent[-1] < len(sinks):
+            sent.append(manager.statistics().sent)
+            await asyncio.sleep(0)
+
+    looking = asyncio.create_task(look())
+    await asyncio.sleep(0)
+    await manager.broadcast("to everyone")
+    await looking
+    assert max(after - before for before, after in pairwise(sent)) <= 256
+    part(sinks)
+
+
+async def test_a_receive_that_is_cancelled_as_a_message_comes_loses_nothing() -> None:
+    """In the turn of the event loop in which it was about to return it: the next one does."""
+    manager, sink = ConnectionManager(), FaultySink()
+    async with manager.connection(sink.websocket) as connection:
+        receiving = asyncio.create_task(connection.receive())
+        await asyncio.sleep(0)
+        sink.events.put_nowait({"type": "websocket.receive", "text": "hello"})
+        while not manager.statistics().received:
+            await asyncio.sleep(0)
+        receiving.cancel()
+        await asyncio.wait({receiving})
+        assert receiving.cancelled()
+        assert await connection.receive(timeout=1) == "hello"

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from wshub._batch import Batch
     from wshub._clock import Clock
     from wshub._counters import Counters
-    from wshub._frames import FrameForm
     from wshub._framed_outbox import FramedOutbox
+    from wshub._frames import FrameForm
     from wshub._outbox import Outbox, OutboxOptions
     from wshub.messages import Outgoing
 
@@ -106,12 +106,12 @@ class Flush:
                 size = len(frames)
             outbox.pending = empty
             if sink.descriptor < 0:
-                outbox.write(batch)
+                outbox.write(pending)
                 continue
             try:
                 written = write(sink.descriptor, frames)
             except BlockingIOError:
-                outbox.settle(batch, 0)
+                outbox.settle(pending, 0)
                 continue
             except OSError as error:
                 outbox.lose(count, error)
@@ -119,5 +119,5 @@ class Flush:
             if written == size:
                 sent += count
             else:
-                outbox.settle(batch, written)
+                outbox.settle(pending, written)
         self._counters.sent += sent

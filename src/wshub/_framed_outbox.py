@@ -50,6 +50,11 @@ class FramedOutbox(Outbox):
             self.pending = self._flush.empty
             self.write(batch)
 
+    def stop_accepting(self) -> None:
+        """Take no more messages; those waiting still go out, those of this turn at once."""
+        self.flush()
+        super().stop_accepting()
+
     def discard(self) -> None:
         """Take no more messages and drop, counted, those that wait, and those of this turn."""
         batch = self.pending

@@ -184,21 +184,16 @@ class Outbox(ABC):
         except TimeoutError:
             self._link.evict("send_timeout", None)
 
-    def flush(self) -> None:
-        """Write what was collected in this turn."""
-
-    def pour(self) -> None:
-        """Hand everything that waits to the transport, whatever that holds already."""
-
     def stop_accepting(self) -> None:
         """Take no more messages; those waiting still go out."""
-        self.flush()
-        self._refuse()
+        self._accepting = False
+        self.pending = None
+        self._wake()
 
     def discard(self) -> None:
         """Take no more messages and drop, counted, those that wait."""
         waiting = self.messages
-        self._refuse()
+        Outbox.stop_accepting(self)
         self._queue = ()
         self._waiting_bytes = 0
         write = self._end_write()
@@ -220,11 +215,6 @@ class Outbox(ABC):
     @abstractmethod
     def _go_on(self) -> None:
         """Write what is queued, until the peer blocks."""
-
-    def _refuse(self) -> None:
-        self._accepting = False
-        self.pending = None
-        self._wake()
 
     def _block(self, write: asyncio.Future[None], messages: int) -> None:
         """Wait for a write of so many messages, which are counted as queued."""

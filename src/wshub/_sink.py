@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from wshub.messages import Outgoing
 
 __all__ = (
-    "FRAMES_EXTENSION",
     "AsgiSink",
     "EventSink",
     "FrameSink",

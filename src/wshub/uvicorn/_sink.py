@@ -12,7 +12,7 @@ from wshub._frames import PLAIN, FrameForm
 from wshub._sink import abort_transport
 
 if TYPE_CHECKING:
-    from starlette.types import Message as AsgiEvent
+    from uvicorn._types import WebSocketCloseEvent
 
     from wshub._sink import Held, Receiver
 
@@ -33,7 +33,7 @@ class _Protocol(Protocol):
         """Window that frames may be compressed with; 0: not at all."""
         ...
 
-    async def send(self, event: AsgiEvent, /) -> None:
+    async def send(self, event: WebSocketCloseEvent, /) -> None:
         """Take an ASGI event."""
         ...
 

@@ -15,8 +15,17 @@ from wshub.uvicorn._sink import UvicornSink
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from starlette.types import ASGIApp, Receive, Scope, Send
     from starlette.types import Message as AsgiEvent
+    from uvicorn._types import (
+        ASGI3Application,
+        ASGIReceiveCallable,
+        ASGIReceiveEvent,
+        ASGISendCallable,
+        ASGISendEvent,
+        Scope,
+    )
+    from uvicorn.config import Config
+    from uvicorn.server import ServerState
     from websockets.frames import Frame
 
     from wshub._sink import Held, Receiver
@@ -37,11 +46,22 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
     (RFC 7692 §7.1.1.1).
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    app: ASGI3Application
+    frames: list[bytes]
+    queue: asyncio.Queue[ASGIReceiveEvent]
+    read_paused: bool
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
         if self.config.ws_per_message_deflate:
             self.conn.available_extensions = make_extensions()
-        self._app: ASGIApp = self.app
+        self._app: ASGI3Application = self.app
         self.app = self._run_app
         self._sink = UvicornSink(self)
         self._receiver: Receiver | None = None
@@ -86,14 +106,14 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
             self.transport.resume_reading()
         self._read()
 
-    async def send(self, message: Any) -> None:
+    async def send(self, message: ASGISendEvent) -> None:
         """Take an ASGI event; what was collected before leaves before."""
         self._flush()
         await super().send(message)
         if message["type"] == "websocket.close":
             self._sink.end()
 
-    async def receive(self) -> Any:
+    async def receive(self) -> ASGIReceiveEvent:
         """Return the next ASGI event, unless a manager has taken over."""
         self._receiving += 1
         try:
@@ -190,8 +210,11 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
         super().connection_lost(exc)
         self._receiver = self._held = None
 
-    async def _run_app(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["extensions"][FRAMES_EXTENSION] = {"sink": self._sink, "receive": receive}
+    async def _run_app(
+        self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
+        offer: dict[object, object] = {"sink": self._sink, "receive": receive}
+        self.scope.setdefault("extensions", {})[FRAMES_EXTENSION] = offer
         try:
             return await self._app(scope, receive, send)
         finally:
@@ -258,5 +281,6 @@ class _Events:
 
     def _demand(self) -> asyncio.Queue[Any]:
         if self._queue is None:
-            self._queue = asyncio.Queue()
+            self._queue = queue = asyncio.Queue[Any]()
+            return queue
         return self._queue

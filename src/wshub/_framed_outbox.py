@@ -150,7 +150,7 @@ class FramedOutbox(Outbox):
         """Leave frames of so many messages, which are not counted yet, to the transport."""
         try:
             write = self.sink.write(frames)
-        except ConnectionError as error:
+        except Exception as error:  # event loops raise what they like for a dead peer
             self.lose(messages, error)
             return
         if write is None:

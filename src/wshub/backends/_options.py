@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-__all__ = ("MAX_PAYLOAD", "Options", "PREFIX", "PUBLISH_TIMEOUT")
+__all__ = ("Options",)
 
 PREFIX = "wshub"
 PUBLISH_TIMEOUT = 2.0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ("CLASSIC", "SHARDED", "Commands", "Connection", "RedisLink", "ask", "drop")
+__all__ = ("Commands", "Connection", "RedisLink", "ask", "drop")
 
 
 class Connection(Protocol):

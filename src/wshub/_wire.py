@@ -15,7 +15,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
 
-from wshub.exceptions import HubError, check_close_code, cut_reason
+from wshub.exceptions import HubError, check_close_code
 from wshub.messages import Audience, Dismissal, DismissalAudience, Outgoing, Publication
 
 if TYPE_CHECKING:
@@ -114,13 +114,11 @@ def read_envelope(data: bytes) -> Envelope | Probe:
                 frozenset(map(str, fields.take("exclude", list, []))),
             )
         case "dismissal":
-            return _check(
-                Dismissal(
-                    fields.choose("audience", _DISMISSAL_AUDIENCES),
-                    fields.take("name", str),
-                    fields.take("code", int),
-                    fields.take("reason", str),
-                )
+            return Dismissal(
+                fields.choose("audience", _DISMISSAL_AUDIENCES),
+                fields.take("name", str),
+                _check_code(fields.take("code", int)),
+                fields.take("reason", str),
             )
         case "probe":
             return Probe(fields.take("id", str))
@@ -148,13 +146,11 @@ class _Fields:
         raise Unreadable("unknown", f"{name} {value!r}")
 
 
-def _check(dismissal: Dismissal) -> Dismissal:
+def _check_code(code: int) -> int:
     try:
-        check_close_code(dismissal.code)
-        cut_reason(dismissal.reason)
+        return check_close_code(code)
     except ValueError as error:
         raise Unreadable("malformed", str(error)) from error
-    return dismissal
 
 
 def _read_payload(payload: bytes, *, binary: bool) -> Outgoing:

@@ -189,10 +189,14 @@ class SupervisedBackend:
 
     async def _run(self) -> None:
         """Connect again and again, until cancelled."""
+        task = cast("asyncio.Task[None]", asyncio.current_task())
         while True:
             try:
                 await self._serve()
             except Exception as error:  # drivers raise what they like; each ends the connection
+                # A task group that fails at that moment keeps a cancellation to itself.
+                if task.cancelling():
+                    raise asyncio.CancelledError from error
                 self._lose(_first_of(error))
             finally:
                 self._subscriptions.reset()

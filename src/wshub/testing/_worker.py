@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from wshub.backends.base import Receiver
@@ -10,6 +11,8 @@ from wshub.messages import Publication, encode
 from wshub.testing.deadline import DEADLINE, deadline, until
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from wshub.backends.base import Backend
     from wshub.events import Event, SkipReason
     from wshub.messages import Audience, Envelope
@@ -45,6 +48,15 @@ class Worker:
             for envelope in self.delivered
             if isinstance(envelope, Publication)
         ]
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[Worker, None]:
+        """Start the backend, and stop it at the end of the block."""
+        await self.backend.start()
+        try:
+            yield self
+        finally:
+            await self.backend.stop()
 
     def want(self, audience: Audience, name: str = "") -> None:
         """Subscribe, without waiting for it."""

@@ -79,8 +79,7 @@ class BackendContract:
         async with AsyncExitStack() as stack:
             workers = [Worker(self.make(prefix)) for _ in range(number if self.shared else 1)]
             for worker in workers:
-                stack.push_async_callback(worker.backend.stop)
-                await worker.backend.start()
+                await stack.enter_async_context(worker.running())
                 assert worker.backend.health().ready
             yield workers
 
@@ -261,10 +260,9 @@ class BackendContract:
             starting.cancel()
             await asyncio.wait({starting})
             await worker.backend.stop()
-        await worker.backend.start()
-        await worker.publish("hi")
-        await worker.reached_by("hi")
-        await worker.backend.stop()
+        async with worker.running():
+            await worker.publish("hi")
+            await worker.reached_by("hi")
 
     @pytest.mark.asyncio
     async def test_a_cancelled_publication_leaves_the_others_alone(self) -> None:
@@ -290,9 +288,8 @@ class BackendContract:
         if not self.shared:
             return
         ours, theirs = Worker(self.make("tenant-a")), Worker(self.make("tenant-b"))
-        try:
+        async with ours.running(), theirs.running():
             for worker in (ours, theirs):
-                await worker.backend.start()
                 await worker.subscribe("room", "tea")
             await ours.publish("ours")
             await ours.publish("our tea", "room", "tea")
@@ -300,9 +297,6 @@ class BackendContract:
             await theirs.publish("their tea", "room", "tea")
             await ours.reached_by("ours", "our tea")
             await theirs.reached_by("theirs", "their tea")
-        finally:
-            await ours.backend.stop()
-            await theirs.backend.stop()
 
     @pytest.mark.asyncio
     async def test_a_message_over_the_limit_is_refused(self) -> None:

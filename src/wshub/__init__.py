@@ -2,8 +2,11 @@
 
 from wshub._outbox import OutboxOptions
 from wshub._watch import Heartbeat
+from wshub.backends.base import Health
 from wshub.connection import Connection
 from wshub.events import (
+    BackendLost,
+    BackendRegained,
     ConnectionEnded,
     ConnectionOpened,
     Event,
@@ -14,6 +17,7 @@ from wshub.events import (
 )
 from wshub.exceptions import (
     AlreadyConnected,
+    BackendRefused,
     BackendUnavailable,
     CloseCode,
     ConcurrentReceive,
@@ -36,6 +40,9 @@ from wshub.rooms import Room
 
 __all__ = (
     "AlreadyConnected",
+    "BackendLost",
+    "BackendRefused",
+    "BackendRegained",
     "BackendUnavailable",
     "CloseCode",
     "ConcurrentReceive",
@@ -45,6 +52,7 @@ __all__ = (
     "ConnectionManager",
     "ConnectionOpened",
     "Event",
+    "Health",
     "Heartbeat",
     "Hook",
     "HubError",

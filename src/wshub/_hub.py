@@ -15,6 +15,7 @@ from wshub._names import check_room_name
 from wshub._registry import Registry
 from wshub._relay import Relay
 from wshub._tasks import TaskOwner
+from wshub.backends.base import Receiver
 from wshub.connection import Connection
 from wshub.events import ConnectionOpened, LimitReached, Statistics
 from wshub.exceptions import HubError, LimitExceeded
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from wshub._outbox import OutboxOptions
     from wshub._watch import WatchOptions
     from wshub.backends.base import Backend
-    from wshub.events import Event, Hook, LimitAction, LimitName
+    from wshub.events import Event, Hook, LimitAction, LimitName, SkipReason
     from wshub.exceptions import ClosedBy
     from wshub.limits import Limits
     from wshub.messages import Audience
@@ -44,8 +45,8 @@ logger = logging.getLogger("wshub")
 SHUTDOWN_GRACE = 1.0
 """Seconds that a handler has at most once its server or its manager shuts down."""
 
-REFUSALS_INTERVAL = 60.0
-"""Seconds between two lines about refusals of one kind: whoever wants in can ask without end."""
+QUIET_INTERVAL = 60.0
+"""Seconds between two lines of one kind: whoever causes them can do so without end."""
 
 
 class Hub:
@@ -71,7 +72,7 @@ class Hub:
         self.counters = Counters()
         self.flush = Flush(outbox_options, self.counters, clock)
         self.tasks = TaskOwner()
-        self.registry = Registry()
+        self.registry = Registry(backend)
         self.admission = Admission(limits)
         self.stopping = False
         self._max_rooms = limits.rooms_per_connection
@@ -80,8 +81,10 @@ class Hub:
             if iscoroutinefunction(hook):
                 raise TypeError(f"{hook!r} is asynchronous, and hooks are called, not awaited")
         self._hooks = hooks
-        self._quiet_until: dict[LimitName, float] = {}
-        self.backend.attach(Relay(self.registry, self.counters, self.flush).deliver)
+        self._quiet_until: dict[LimitName | SkipReason, float] = {}
+        relay = Relay(self.registry, self.counters, self.flush)
+        self.backend.attach(Receiver(relay.deliver, self.report, self._skip))
+        self.backend.subscribe("everyone", "")
 
     def register(self, connection: Connection) -> None:
         """Make `connection` part of every audience that it belongs to."""
@@ -96,8 +99,22 @@ class Hub:
         if self.registry.discard(connection):
             self.admission.release(connection._seat)
 
+    async def enter(self, connection: Connection, rooms: Iterable[str]) -> None:
+        """Put a new `connection` into its `rooms`; return when it will be reached in them."""
+        names = list(rooms)
+        for room in names:
+            self._join(connection, room)
+        if connection.user is not None:
+            await self.backend.subscribed("user", connection.user)
+        for room in names:
+            await self.backend.subscribed("room", room)
+
     async def join(self, connection: Connection, room: str) -> None:
-        """Put `connection` into `room`."""
+        """Put `connection` into `room`; return when it will be reached there."""
+        self._join(connection, room)
+        await self.backend.subscribed("room", room)
+
+    def _join(self, connection: Connection, room: str) -> None:
         rooms = self.registry.rooms_of(connection)
         if check_room_name(room) not in rooms:
             try:
@@ -173,11 +190,17 @@ class Hub:
         if self._hooks:
             self.report(LimitReached(limit, action, connection, user, address))
 
-    def _is_quiet(self, limit: LimitName) -> bool:
+    def _skip(self, reason: SkipReason) -> None:
+        """Count and log what came from the backend and cannot be read."""
+        self.counters.skipped[reason] += 1
+        if not self._is_quiet(reason):
+            logger.warning("skipped what came from %s: %s", type(self.backend).__name__, reason)
+
+    def _is_quiet(self, kind: LimitName | SkipReason) -> bool:
         now = self.clock.time()
-        if now < self._quiet_until.get(limit, now):
+        if now < self._quiet_until.get(kind, now):
             return True
-        self._quiet_until[limit] = now + REFUSALS_INTERVAL
+        self._quiet_until[kind] = now + QUIET_INTERVAL
         return False
 
     def _check_rooms(self, count: int) -> None:
@@ -216,6 +239,7 @@ class Hub:
             dropped=dict(counters.dropped),
             evicted=dict(counters.evicted),
             limited=dict(counters.limited),
+            skipped=dict(counters.skipped),
         )
 
 

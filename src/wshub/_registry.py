@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -11,7 +11,21 @@ if TYPE_CHECKING:
     from wshub.connection import Connection
     from wshub.messages import Audience
 
+    _Index = dict[str, dict[Connection, Outbox]]
+
 __all__ = ("Registry",)
+
+
+class Interest(Protocol):
+    """Is told which rooms and users this process has connections of."""
+
+    def subscribe(self, audience: Audience, name: str) -> None:
+        """Take note of the first connection of an audience."""
+        ...
+
+    def unsubscribe(self, audience: Audience, name: str) -> None:
+        """Take note that the last connection of an audience has gone."""
+        ...
 
 
 class Registry:
@@ -19,15 +33,16 @@ class Registry:
     Three indexes that always agree. Every change is O(1), `discard` O(rooms of the connection).
 
     They keep the outbox of each connection, for broadcasts to find them in one go. A room exists
-    while it has members, a user while there is a connection.
+    while it has members, a user while there is a connection: `interest` is told of both, at once.
     """
 
-    __slots__ = ("_connections", "_memberships", "_rooms", "_users")
+    __slots__ = ("_connections", "_interest", "_memberships", "_rooms", "_users")
 
-    def __init__(self) -> None:
+    def __init__(self, interest: Interest) -> None:
+        self._interest = interest
         self._connections: dict[Connection, Outbox] = {}
-        self._rooms: dict[str, dict[Connection, Outbox]] = {}
-        self._users: dict[str, dict[Connection, Outbox]] = {}
+        self._rooms: _Index = {}
+        self._users: _Index = {}
         self._memberships: dict[Connection, set[str]] = {}
 
     @property
@@ -49,7 +64,7 @@ class Registry:
         """Register `connection`."""
         self._connections[connection] = connection.outbox
         if connection.user is not None:
-            self._users.setdefault(connection.user, {})[connection] = connection.outbox
+            self._add("user", self._users, connection.user, connection)
 
     def discard(self, connection: Connection) -> bool:
         """Take `connection` out of every index; return whether it was registered."""
@@ -57,15 +72,15 @@ class Registry:
             return False
         del self._connections[connection]
         if connection.user is not None:
-            _discard(self._users, connection.user, connection)
+            self._discard("user", self._users, connection.user, connection)
         for room in self._memberships.pop(connection, ()):
-            _discard(self._rooms, room, connection)
+            self._discard("room", self._rooms, room, connection)
         return True
 
     def join(self, connection: Connection, room: str) -> None:
         """Put a registered `connection` into `room`; one that is not registered stays outside."""
         if connection in self._connections:
-            self._rooms.setdefault(room, {})[connection] = connection.outbox
+            self._add("room", self._rooms, room, connection)
             self._memberships.setdefault(connection, set()).add(room)
 
     def leave(self, connection: Connection, room: str) -> None:
@@ -73,7 +88,7 @@ class Registry:
         rooms = self._memberships.get(connection)
         if rooms is not None and room in rooms:
             rooms.discard(room)
-            _discard(self._rooms, room, connection)
+            self._discard("room", self._rooms, room, connection)
 
     def rooms_of(self, connection: Connection) -> Collection[str]:
         """Return the names of the rooms that `connection` is in; it changes with them."""
@@ -98,9 +113,19 @@ class Registry:
         index = self._rooms if audience == "room" else self._users
         return index.get(name, {})
 
+    def _add(self, audience: Audience, index: _Index, name: str, connection: Connection) -> None:
+        members = index.get(name)
+        if members is None:
+            index[name] = {connection: connection.outbox}
+            self._interest.subscribe(audience, name)
+        else:
+            members[connection] = connection.outbox
 
-def _discard(index: dict[str, dict[Connection, Outbox]], key: str, connection: Connection) -> None:
-    members = index[key]
-    del members[connection]
-    if not members:
-        del index[key]
+    def _discard(
+        self, audience: Audience, index: _Index, name: str, connection: Connection
+    ) -> None:
+        members = index[name]
+        del members[connection]
+        if not members:
+            del index[name]
+            self._interest.unsubscribe(audience, name)

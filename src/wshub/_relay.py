@@ -52,7 +52,7 @@ class Relay:
         """
         async with self._order:
             if isinstance(envelope, Dismissal):
-                for connection in self._registry.find("user", envelope.user):
+                for connection in self._registry.find(envelope.audience, envelope.name):
                     connection._link.start_closing(envelope.code, envelope.reason)
                 return
             outboxes = self._registry.find_outboxes(

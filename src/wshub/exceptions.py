@@ -14,6 +14,7 @@ Exception
 │   │   └── InvalidUserId
 │   ├── LimitExceeded             (also a `Rejection`)
 │   ├── BackendUnavailable
+│   │   └── BackendRefused
 │   ├── PayloadTooLarge
 │   └── UnsupportedServer         (also an `ImportError`)
 └── WebSocketException            (FastAPI's, which is Starlette's)
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = (
     "AlreadyConnected",
+    "BackendRefused",
     "BackendUnavailable",
     "CloseCode",
     "ClosedBy",
@@ -232,20 +234,37 @@ class InvalidUserId(InvalidName):
 
 class BackendUnavailable(HubError):
     """
-    Raised by a backend that cannot take a message now. Nothing was published.
+    Raised by a backend that cannot take a message now.
 
     Attributes:
         backend: Name of the backend.
         problem: What it ran into.
+        uncertain: False: nothing was published. True: the message was on its way when the
+            server stopped answering, and nobody can tell whether it arrives.
     """
 
-    def __init__(self, backend: str, problem: str) -> None:
+    def __init__(self, backend: str, problem: str, *, uncertain: bool = False) -> None:
         super().__init__(backend, problem)
         self.backend = backend
         self.problem = problem
+        self.uncertain = uncertain
 
     def __str__(self) -> str:
-        return f"{self.backend} cannot publish now: {self.problem}; try again later"
+        what = "does not know whether it has published" if self.uncertain else "cannot publish now"
+        return f"{self.backend} {what}: {self.problem}; try again later"
+
+
+class BackendRefused(BackendUnavailable):
+    """
+    Raised at the start by a backend whose server refuses its configuration.
+
+    Attributes:
+        backend: Name of the backend.
+        problem: What the server refuses, and how to mend it.
+    """
+
+    def __str__(self) -> str:
+        return f"{self.backend} cannot start: {self.problem}"
 
 
 class PayloadTooLarge(HubError):
@@ -253,7 +272,7 @@ class PayloadTooLarge(HubError):
     Raised by a backend for a message over its limit. Nothing was published.
 
     Attributes:
-        size: Size of the message, in bytes.
+        size: Size of the message as it would travel, in bytes.
         limit: The backend's limit, in bytes.
     """
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from wshub._clock import Clock
     from wshub._watch import Heartbeat
-    from wshub.backends.base import Backend
+    from wshub.backends.base import Backend, Health
     from wshub.connection import Connection
     from wshub.events import Hook, Statistics
 
@@ -256,7 +256,8 @@ class ConnectionManager:
         Raises:
             MessageNotEncodable: Nothing was sent to anyone.
             InvalidRoomName: The name is empty or too long, or has control characters.
-            BackendUnavailable: The backend cannot take it now. Nothing was sent.
+            BackendUnavailable: The backend cannot take it now. Nothing was sent, unless the
+                error's `uncertain` says otherwise.
             PayloadTooLarge: It is over the backend's limit. Nothing was sent.
         """
         if room is None:
@@ -288,8 +289,9 @@ class ConnectionManager:
         Raises:
             ValueError: The code cannot be sent (RFC 6455 §7.4.1).
             InvalidUserId: The id is empty or too long, or has control characters.
+            BackendUnavailable: The backend cannot take it now.
         """
-        order = Dismissal(check_user_id(user), check_close_code(code), cut_reason(reason))
+        order = Dismissal("user", check_user_id(user), check_close_code(code), cut_reason(reason))
         await self._hub.backend.publish(order)
 
     @asynccontextmanager
@@ -299,6 +301,10 @@ class ConnectionManager:
 
         Pass it as `FastAPI(lifespan=manager.lifespan)`, or enter it inside a lifespan of your
         own. The default backend works without it.
+
+        Raises:
+            BackendRefused: The backend's server refuses this configuration, say its
+                password. One that cannot be reached is tried again in the background.
         """
         await self._hub.backend.start()
         try:
@@ -327,6 +333,10 @@ class ConnectionManager:
             ValueError: `timeout` is not positive, or `jitter` is negative.
         """
         await drain_connections(self._hub, timeout=timeout, jitter=jitter)
+
+    def health(self) -> Health:
+        """Say whether messages travel between workers now, for a readiness endpoint."""
+        return self._hub.backend.health()
 
     def statistics(self) -> Statistics:
         """Return the figures of this manager in this process."""

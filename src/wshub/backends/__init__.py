@@ -1,6 +1,16 @@
 """Engines that carry messages between workers."""
 
-from wshub.backends.base import Backend, Deliver
+from wshub.backends._urls import backend_from_url
+from wshub.backends.base import Backend, Deliver, Health, Receiver
 from wshub.backends.memory import MemoryBackend
+from wshub.backends.redis import RedisBackend
 
-__all__ = ("Backend", "Deliver", "MemoryBackend")
+__all__ = (
+    "Backend",
+    "Deliver",
+    "Health",
+    "MemoryBackend",
+    "Receiver",
+    "RedisBackend",
+    "backend_from_url",
+)

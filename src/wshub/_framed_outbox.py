@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ("FramedOutbox",)
 
+SETTLING = 1 / 8
+"""Part of `send_timeout` for what the peer's system takes without the peer, which is no progress."""
+
 
 class _Hub(OutboxHub, Protocol):
     """What it needs of the manager it belongs to."""
@@ -42,6 +45,13 @@ class FramedOutbox(Outbox):
         self.sink: FrameSink = sink
         self._flush = hub.flush
         self.pending = self._flush.empty
+
+    def has_room(self, outgoing: Outgoing) -> bool:
+        """Whether it can be taken now; what it would push out of this turn's batch leaves before."""
+        batch = self.pending
+        if batch is not None and batch.followed_by(outgoing) is None:
+            self.flush()
+        return super().has_room(outgoing)
 
     def flush(self) -> None:
         """Write what was collected in this turn."""
@@ -79,16 +89,51 @@ class FramedOutbox(Outbox):
 
     def pour(self) -> None:
         """Hand everything that waits to the transport, whatever that holds already."""
-        self.flush()
+        self.stop_accepting()
         waiting = self.messages
         if not waiting:
             return
         frames = b"".join(message.frame(self.sink.form) for message in self._queue)
+        try:
+            write = self.sink.write(frames)
+        except Exception:  # event loops raise what they like for a dead peer
+            self.discard()
+            return
         self._queue = ()
         self._waiting_bytes = 0
-        self._counters.queued -= waiting
         self._end_write()
-        self._write_through(frames, waiting)
+        if write is None:
+            self._count_poured(waiting, lost=False)
+        else:
+            write.add_done_callback(
+                lambda write: self._count_poured(waiting, lost=write.exception() is not None)
+            )
+
+    def _count_poured(self, messages: int, *, lost: bool) -> None:
+        """Count what does not wait here any longer."""
+        self._counters.queued -= messages
+        if lost:
+            self._drop("closed", messages)
+        else:
+            self._counters.sent += messages
+
+    def _set_deadline(self) -> None:
+        settling = self._options.send_timeout * SETTLING
+        self._deadline = self._clock.call_later(
+            settling, self._wait_for_progress, self._options.send_timeout - settling
+        )
+
+    def _wait_for_progress(self, seconds: float) -> None:
+        self._deadline = self._clock.call_later(
+            seconds, self._look_for_progress, self.sink.unsent_bytes
+        )
+
+    def _look_for_progress(self, before: int) -> None:
+        """Bear with a peer that reads slowly but steadily."""
+        if self.sink.unsent_bytes < before:
+            self._set_deadline()
+        else:
+            self._link.evict("send_timeout", None)
 
     def _start(self, outgoing: Outgoing, start: Start) -> None:
         batch = self._flush.empty if self.pending is None else self.pending

@@ -323,4 +323,5 @@ class Link:
             by: ClosedBy = "server" if code == CloseCode.SERVICE_RESTART else "peer"
             self._end(code, event.get("reason") or "", by)
             self.outbox.discard()
-            free_later(self._hub.clock, self._sink, EVICTION_GRACE)
+            limit = self._hub.outbox_options.send_timeout if by == "server" else EVICTION_GRACE
+            free_later(self._hub.clock, self._sink, limit, EVICTION_GRACE)

@@ -27,6 +27,7 @@ __all__ = (
     "Transport",
     "abort_transport",
     "find_frame_sink",
+    "unsent_bytes_of",
 )
 
 FRAMES_EXTENSION = "wshub.frames"
@@ -168,7 +169,7 @@ class AsgiSink:
     def unsent_bytes(self) -> int:
         """Bytes that uvicorn's transport holds; 0 under other servers."""
         transport = self._transport
-        return 0 if transport is None else transport.get_write_buffer_size()
+        return 0 if transport is None else unsent_bytes_of(transport)
 
     @property
     def is_closing(self) -> bool:
@@ -218,5 +219,13 @@ class Transport(Protocol):
 def abort_transport(transport: Transport) -> None:
     """Drop what `transport` holds, and the connection."""
     # One that is empty ends by itself; asyncio's fails on an abort once it has.
-    if transport.get_write_buffer_size() or not transport.is_closing():
+    if not transport.is_closing() or unsent_bytes_of(transport):
         transport.abort()
+
+
+def unsent_bytes_of(transport: Transport) -> int:
+    """Return how many bytes `transport` has not written yet."""
+    try:
+        return transport.get_write_buffer_size()
+    except AttributeError:  # asyncio's for TLS, once it was closed twice
+        return 0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from wshub._eager import start_eagerly
 from wshub._frames import PLAIN, FrameForm
-from wshub._sink import abort_transport
+from wshub._sink import abort_transport, unsent_bytes_of
 
 if TYPE_CHECKING:
     from uvicorn._types import WebSocketCloseEvent
@@ -69,7 +69,7 @@ class UvicornSink:
         """Hand all that comes in to `receiver` from now on. What is yet to go out is `held`."""
         self.form = make_form(self._protocol.window_bits, compress_from)
         transport = self._protocol.transport
-        if _HAS_DESCRIPTORS and not self._is_encrypted and not transport.is_closing():
+        if _HAS_DESCRIPTORS and not transport.is_closing() and not self._is_encrypted:
             self._socket = transport.get_extra_info("socket").fileno()
         self.open()
         self._protocol.attach(receiver, held)
@@ -100,7 +100,7 @@ class UvicornSink:
     @property
     def unsent_bytes(self) -> int:
         """Bytes that the transport holds; under TLS as far as it has not encrypted them."""
-        return self._protocol.transport.get_write_buffer_size()
+        return unsent_bytes_of(self._protocol.transport)
 
     @property
     def is_closing(self) -> bool:
@@ -120,7 +120,11 @@ class UvicornSink:
     def open(self) -> None:
         """Let frames be written past the transport, if that holds nothing."""
         transport = self._protocol.transport
-        if transport.is_closing() or transport.get_write_buffer_size():
+        if unsent_bytes_of(transport):
+            return
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+        if transport.is_closing():
             return
         if not self._knows_when_full:
             # From now on the transport tells of the first byte that it has to hold. asyncio's for
@@ -128,8 +132,6 @@ class UvicornSink:
             self._knows_when_full = True
             transport.set_write_buffer_limits(high=1 if self._is_encrypted else 0, low=0)
         self.descriptor = self._socket
-        if self._drained is not None and not self._drained.done():
-            self._drained.set_result(None)
 
     def shut(self) -> None:
         """Let nothing be written past the transport, which holds something."""
@@ -138,6 +140,11 @@ class UvicornSink:
     def end(self) -> None:
         """Shut for good: somebody else may soon have the descriptor."""
         self.descriptor = self._socket = -1
+
+    def lose(self) -> None:
+        """End the wait for what the transport held, and will not write any more."""
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_exception(ConnectionResetError("the connection was lost"))
 
     @property
     def _is_encrypted(self) -> bool:

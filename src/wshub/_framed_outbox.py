@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ("FramedOutbox",)
 
 SETTLING = 1 / 8
-"""Part of `send_timeout` for what the peer's system takes without the peer, which is no progress."""
+"""Part of `send_timeout` for what the peer's system takes by itself, which is no progress."""
 
 
 class _Hub(OutboxHub, Protocol):
@@ -47,7 +47,7 @@ class FramedOutbox(Outbox):
         self.pending = self._flush.empty
 
     def has_room(self, outgoing: Outgoing) -> bool:
-        """Whether it can be taken now; what it would push out of this turn's batch leaves before."""
+        """Whether it can be taken now; a batch that has no place for it leaves before."""
         batch = self.pending
         if batch is not None and batch.followed_by(outgoing) is None:
             self.flush()

@@ -72,21 +72,23 @@ class Relay:
             await asyncio.sleep(PAUSE if self._counters.queued else 0)
 
     async def _fan_out(self, message: Outgoing, outboxes: Sequence[Outbox]) -> None:
+        # Those that only take note do so in one go, however many: a turn would flush what the
+        # broadcasts of this turn have collected so far.
+        others = self._flush.collect(message, outboxes)
         cancelled: asyncio.CancelledError | None = None
-        for start in range(0, len(outboxes), TURN):
+        for start in range(0, len(others), TURN):
             if start and cancelled is None:
                 try:
                     await asyncio.sleep(0)
                 except asyncio.CancelledError as error:
                     # Half a broadcast is worse than a late cancellation.
                     cancelled = error
-            self._put(message, outboxes[start : start + TURN])
+            _put(message, others[start : start + TURN])
         if cancelled is not None:
             raise cancelled
 
-    def _put(self, message: Outgoing, outboxes: Sequence[Outbox]) -> None:
-        others = self._flush.collect(message, outboxes)
-        if others:
-            with Starting() as start:
-                for outbox in others:
-                    outbox.put(message, start)
+
+def _put(message: Outgoing, outboxes: Sequence[Outbox]) -> None:
+    with Starting() as start:
+        for outbox in outboxes:
+            outbox.put(message, start)

@@ -207,7 +207,9 @@ def _show(row: Row) -> tuple[str, ...]:
     )
 
 
-def _groups(rows: Sequence[Row], describe: Callable[[Row], tuple[Figure | None, str]]) -> list[Group]:
+def _groups(
+    rows: Sequence[Row], describe: Callable[[Row], tuple[Figure | None, str]]
+) -> list[Group]:
     setups = dict.fromkeys((row.people, row.loop) for row in rows)
     return [
         Group(

@@ -303,7 +303,8 @@ def _percentiles(values: Sequence[float]) -> list[float]:
 def _request(path: str, extensions: str) -> bytes:
     return (
         f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-        f"{extensions}Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+        f"{extensions}\r\n"
     ).encode()
 
 

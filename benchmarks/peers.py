@@ -112,26 +112,15 @@ QUICK = Plan(
 )
 
 
-class Target(NamedTuple):
-    """What a delivery by `FanoutProtocol` may cost at most, in units of another way."""
-
-    per_turn: int
-    is_compressed: bool
-    way: Way
-    most: float
-
-
-TARGETS = {
-    (target.per_turn, target.is_compressed, target.way.label): target.most
-    for target in (
-        Target(1, False, FLOOR, 1.3),
-        Target(1, False, WEBSOCKETS, 0.65),
-        Target(1, False, LITESTAR, 0.4),
-        Target(1, False, SOCKETIO, 0.15),
-        Target(10, False, WEBSOCKETS, 0.12),
-        Target(1, True, WEBSOCKETS, 0.4),
-    )
+# What a delivery by `FanoutProtocol` may cost at most, in units of another way.
+SINGLE_TARGETS = {
+    FLOOR.label: 1.3,
+    WEBSOCKETS.label: 0.65,
+    LITESTAR.label: 0.4,
+    SOCKETIO.label: 0.15,
 }
+BURST_TARGETS = {WEBSOCKETS.label: 0.12}
+COMPRESSED_TARGETS = {WEBSOCKETS.label: 0.4}
 
 
 @dataclass(frozen=True)
@@ -166,7 +155,9 @@ class Row:
     @property
     def target(self) -> float | None:
         """What the ratio may be at most."""
-        return TARGETS.get((self.per_turn, self.is_compressed, self.way))
+        if self.is_compressed:
+            return COMPRESSED_TARGETS.get(self.way)
+        return (SINGLE_TARGETS if self.per_turn == 1 else BURST_TARGETS).get(self.way)
 
 
 def measure(plan: Plan = FULL) -> list[Row]:
@@ -289,9 +280,7 @@ def _sort(rows: Sequence[Row]) -> _Sorted:
         burst=[row for row in plain if row.per_turn != usual.per_turn],
         compressed=[row for row in rows if row.is_compressed],
         sizes=[
-            row
-            for row in single
-            if row.recipients == usual.recipients and row.loop == usual.loop
+            row for row in single if row.recipients == usual.recipients and row.loop == usual.loop
         ],
         recipients=sorted(
             (row for row in of_size if row.loop == usual.loop), key=lambda row: row.recipients

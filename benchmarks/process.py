@@ -134,7 +134,7 @@ class Rig:
         compressed: bool = False,
     ) -> None:
         server_core, load_core = cores()
-        self._clients = {"path": path, "dialect": dialect, "compressed": compressed}
+        self._clients: dict[str, Any] = {"path": path, "dialect": dialect, "compressed": compressed}
         self._stack = ExitStack()
         if server == FLOOR:
             command = [str(self._stack.enter_context(compiled_floor()))]

@@ -42,7 +42,7 @@ def _write(size: int) -> list[str]:
             "id": str(uuid.UUID(int=chance.getrandbits(128), version=4)),
             "room": f"team-{chance.randrange(40)}",
             "sequence": 48_000 + number,
-            "sent_at": f"2026-03-{1 + number // 60:02}T14:{number % 60:02}:{chance.random() * 60:09.6f}Z",
+            "sent_at": f"2026-03-01T14:{number // 60:02}:{number % 60 + chance.random():09.6f}Z",
             "user": {"id": chance.randrange(100_000), "name": chance.choice(NAMES)},
             "reactions": [],
             "text": "",

@@ -83,4 +83,6 @@ SOCKETIO = Way(
     requires="socketio",
 )
 STOCK = Way("wshub, stock uvicorn", "hub")
-FANOUT = Way("wshub, FanoutProtocol", "hub", ws="wshub.uvicorn:FanoutProtocol", requires="wshub.uvicorn")
+FANOUT = Way(
+    "wshub, FanoutProtocol", "hub", ws="wshub.uvicorn:FanoutProtocol", requires="wshub.uvicorn"
+)

@@ -27,16 +27,18 @@ class Server:
         self._count = 0
         self._channels = ChannelsPlugin(MemoryChannelsBackend(), channels=[CHANNEL])
 
-        @websocket("/ws")
         async def listen(socket: WebSocket) -> None:
             await self._handle(socket, speaks=False)
 
-        @websocket("/chat")
         async def chat(socket: WebSocket) -> None:
             await self._handle(socket, speaks=True)
 
-        listen.signature_namespace = chat.signature_namespace = {"WebSocket": WebSocket}
-        self._app = Litestar([listen, chat], plugins=[self._channels])
+        handlers = [websocket("/ws")(listen), websocket("/chat")(chat)]
+        self._app = Litestar(
+            handlers,
+            plugins=[self._channels],
+            signature_namespace={"WebSocket": WebSocket},
+        )
 
     @property
     def connection_count(self) -> int:

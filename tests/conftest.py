@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 import uvloop
 
+from wshub.testing import server
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 pytest_plugins = ["wshub.testing.fixtures"]
 
-IMPLEMENTATIONS = ("websockets-sansio", "wsproto", "websockets")
+IMPLEMENTATIONS: tuple[str, ...] = ("websockets-sansio", "wsproto", "websockets")
+if "WSHUB_TEST_WS" in os.environ:
+    # `.ci/run fanout`: the whole suite on another implementation.
+    IMPLEMENTATIONS = (os.environ["WSHUB_TEST_WS"],)
+    server.DEFAULTS["ws"] = os.environ["WSHUB_TEST_WS"]
 
 
 def _new_eager_loop() -> asyncio.AbstractEventLoop:  # pragma: no cover (Python 3.12 and later)

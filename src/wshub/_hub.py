@@ -10,6 +10,7 @@ from starlette.requests import HTTPConnection
 
 from wshub._admission import Admission
 from wshub._counters import Counters
+from wshub._flush import Flush
 from wshub._names import check_room_name
 from wshub._registry import Registry
 from wshub._relay import Relay
@@ -68,6 +69,7 @@ class Hub:
         self.read_ahead = read_ahead
         self.clock = clock
         self.counters = Counters()
+        self.flush = Flush(outbox_options, self.counters, clock)
         self.tasks = TaskOwner()
         self.registry = Registry()
         self.admission = Admission(limits)
@@ -79,7 +81,7 @@ class Hub:
                 raise TypeError(f"{hook!r} is asynchronous, and hooks are called, not awaited")
         self._hooks = hooks
         self._quiet_until: dict[LimitName, float] = {}
-        self.backend.attach(Relay(self.registry, self.counters).deliver)
+        self.backend.attach(Relay(self.registry, self.counters, self.flush).deliver)
 
     def register(self, connection: Connection) -> None:
         """Make `connection` part of every audience that it belongs to."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from wshub._outbox import Outbox
     from wshub.connection import Connection
     from wshub.messages import Audience
 
@@ -17,15 +18,15 @@ class Registry:
     """
     Three indexes that always agree. Every change is O(1), `discard` O(rooms of the connection).
 
-    A room exists while it has members, a user while there is a connection.
+    They keep each connection's outbox, so that a broadcast need not ask for it. A room exists while it has members, a user while there is a connection.
     """
 
     __slots__ = ("_connections", "_memberships", "_rooms", "_users")
 
     def __init__(self) -> None:
-        self._connections: dict[Connection, None] = {}
-        self._rooms: dict[str, dict[Connection, None]] = {}
-        self._users: dict[str, dict[Connection, None]] = {}
+        self._connections: dict[Connection, Outbox] = {}
+        self._rooms: dict[str, dict[Connection, Outbox]] = {}
+        self._users: dict[str, dict[Connection, Outbox]] = {}
         self._memberships: dict[Connection, set[str]] = {}
 
     @property
@@ -45,9 +46,9 @@ class Registry:
 
     def add(self, connection: Connection) -> None:
         """Register `connection`."""
-        self._connections[connection] = None
+        self._connections[connection] = connection.outbox
         if connection.user is not None:
-            self._users.setdefault(connection.user, {})[connection] = None
+            self._users.setdefault(connection.user, {})[connection] = connection.outbox
 
     def discard(self, connection: Connection) -> bool:
         """Take `connection` out of every index; return whether it was registered."""
@@ -63,7 +64,7 @@ class Registry:
     def join(self, connection: Connection, room: str) -> None:
         """Put a registered `connection` into `room`; one that is not registered stays outside."""
         if connection in self._connections:
-            self._rooms.setdefault(room, {})[connection] = None
+            self._rooms.setdefault(room, {})[connection] = connection.outbox
             self._memberships.setdefault(connection, set()).add(room)
 
     def leave(self, connection: Connection, room: str) -> None:
@@ -79,13 +80,27 @@ class Registry:
 
     def find(self, audience: Audience, name: str = "") -> list[Connection]:
         """Return a snapshot of an audience, in the order of joining."""
+        return list(self._find(audience, name))
+
+    def find_outboxes(
+        self, audience: Audience, name: str, exclude: Collection[str]
+    ) -> list[Outbox]:
+        """Return the outboxes of an audience, without those of the connections with these ids."""
+        members = self._find(audience, name)
+        if not exclude:
+            return list(members.values())
+        return [
+            outbox for connection, outbox in members.items() if connection.id not in exclude
+        ]
+
+    def _find(self, audience: Audience, name: str) -> dict[Connection, Outbox]:
         if audience == "everyone":
-            return list(self._connections)
+            return self._connections
         index = self._rooms if audience == "room" else self._users
-        return list(index.get(name, ()))
+        return index.get(name, {})
 
 
-def _discard(index: dict[str, dict[Connection, None]], key: str, connection: Connection) -> None:
+def _discard(index: dict[str, dict[Connection, Outbox]], key: str, connection: Connection) -> None:
     members = index[key]
     del members[connection]
     if not members:

@@ -16,13 +16,20 @@ if TYPE_CHECKING:
 
     from benchmarks.ways import Way
 
-__all__ = ("FULL", "QUICK", "Plan", "Row", "charts", "measure", "tables")
+__all__ = ("FULL", "QUICK", "Plan", "Row", "Setup", "charts", "measure", "tables")
 
 WAYS = (WEBSOCKETS, LITESTAR, SOCKETIO, STOCK, FANOUT)
 PATH = "/chat"
 
 COMPLETE = 0.999
 """Share of the deliveries from which on a server is said to keep up."""
+
+
+class Setup(NamedTuple):
+    """How many people are in the room, and the server's event loop."""
+
+    people: int
+    loop: str
 
 
 @dataclass(frozen=True)
@@ -33,8 +40,7 @@ class Plan:
     Each round has fresh processes: a server that does not keep up has work left at the end of one.
     """
 
-    people: Sequence[int] = (50, 200)
-    loops: Sequence[str] = ("asyncio", "uvloop")
+    setups: Sequence[Setup] = (Setup(200, "asyncio"), Setup(200, "uvloop"), Setup(50, "asyncio"))
     period: float = 1.0
     """Seconds after which everyone speaks again."""
 
@@ -48,7 +54,7 @@ class Plan:
 
 
 FULL = Plan()
-QUICK = Plan(people=(50,), loops=("asyncio",), seconds=2.0, rounds=1)
+QUICK = Plan(setups=(Setup(50, "asyncio"),), seconds=2.0, rounds=1)
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,11 @@ class Row:
     obstacle: str | None = None
 
     @property
+    def is_measured(self) -> bool:
+        """Whether there are figures."""
+        return self.share is not None
+
+    @property
     def keeps_up(self) -> bool:
         """Whether all was delivered in time."""
         return self.delivered >= COMPLETE
@@ -102,15 +113,10 @@ class _Round(NamedTuple):
 
 def measure(plan: Plan = FULL) -> list[Row]:
     """Hold all chats in turn, several times."""
-    return [
-        row
-        for people in plan.people
-        for loop in plan.loops
-        for row in _measure_chats(plan, people, loop)
-    ]
+    return [row for setup in plan.setups for row in _measure_setup(plan, *setup)]
 
 
-def _measure_chats(plan: Plan, people: int, loop: str) -> list[Row]:
+def _measure_setup(plan: Plan, people: int, loop: str) -> list[Row]:
     obstacles = {way: way.obstacle() for way in WAYS}
     ways = [way for way, obstacle in obstacles.items() if obstacle is None]
     found: dict[Way, list[_Round]] = {}

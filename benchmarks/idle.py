@@ -31,7 +31,7 @@ class Plan:
 
     connections: int = 5_000
     warmup: int = 20
-    rounds: int = 3
+    rounds: int = 2
 
 
 FULL = Plan()
@@ -56,6 +56,11 @@ class Row:
     size: Figure | None = None
     above: Figure | None = None
     obstacle: str | None = None
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether there are figures."""
+        return self.size is not None
 
 
 def measure(plan: Plan = FULL) -> list[Row]:

@@ -153,6 +153,11 @@ class Row:
     obstacle: str | None = None
 
     @property
+    def is_measured(self) -> bool:
+        """Whether there are figures."""
+        return self.cost is not None
+
+    @property
     def target(self) -> float | None:
         """What the ratio may be at most."""
         if self.is_compressed:
@@ -221,7 +226,8 @@ def _measure_processes(
             rig.connect(stage.recipients)
         for way, traffic in interleave(samples, -(-plan.rounds // stage.starts)):
             arguments = traffic._asdict() | {"recipients": stage.recipients}
-            rigs[way].deliver(**arguments | {"messages": 1})  # code and buffers get warm
+            if traffic.messages > 1:
+                rigs[way].deliver(**arguments | {"messages": 1})  # code and buffers get warm
             delivery = rigs[way].deliver(**arguments)
             samples[way, traffic].costs.append(delivery.cost)
             samples[way, traffic].wires.append(delivery.wire)

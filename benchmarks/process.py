@@ -141,8 +141,9 @@ class Rig:
         else:
             command = [*_run("benchmarks.servers"), server, "--ws", ws, "--loop", loop]
             command += ["--trace"] if trace else []
-        self.server = self._stack.enter_context(Process(*command, core=server_core))
+        # The server ends first: it would complain of clients that all vanish.
         self.load = self._stack.enter_context(Process(*_run("benchmarks.load"), core=load_core))
+        self.server = self._stack.enter_context(Process(*command, core=server_core))
         self._port: int | None = None
         self.count = 0
 

@@ -30,6 +30,14 @@ def _new_eager_loop() -> asyncio.AbstractEventLoop:  # pragma: no cover (Python 
     return loop
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out tests of what only uvicorn's own implementations do, if another is tested."""
+    if "WSHUB_TEST_WS" in os.environ:
+        left_out = [item for item in items if item.get_closest_marker("stock_server")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
     "uvloop": uvloop.new_event_loop,

@@ -54,7 +54,7 @@ class Flush:
     def collect(self, message: Outgoing, outboxes: Iterable[Outbox]) -> list[Outbox]:
         """Let all outboxes that collect do so with `message`; return the others."""
         others: list[Outbox] = []
-        empty, begun, collected = self.empty, self._collecting, 0
+        empty, begun = self.empty, self._collecting
         batch = following = None
         for outbox in outboxes:
             pending = outbox.pending
@@ -67,9 +67,7 @@ class Flush:
             if pending is empty:
                 begun.append(outbox)  # type: ignore[arg-type]  # only a framed one has anything
             outbox.pending = following
-            collected += 1
-        if collected:
-            self._counters.queued += collected
+        if begun:
             self._schedule()
         return others
 
@@ -122,5 +120,4 @@ class Flush:
                 sent += count
             else:
                 outbox.settle(batch, written)
-        self._counters.queued -= sent
         self._counters.sent += sent

@@ -43,16 +43,6 @@ class FramedOutbox(Outbox):
         self._flush = hub.flush
         self.pending = self._flush.empty
 
-    @property
-    def messages(self) -> int:
-        """Messages that wait, those being written and those of this turn included."""
-        return super().messages + (0 if self.pending is None else self.pending.count)
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of payload that wait in the queue, or to be written at the end of this turn."""
-        return super().bytes + (0 if self.pending is None else self.pending.size)
-
     def flush(self) -> None:
         """Write what was collected in this turn."""
         batch = self.pending
@@ -60,8 +50,15 @@ class FramedOutbox(Outbox):
             self.pending = self._flush.empty
             self.write(batch)
 
+    def discard(self) -> None:
+        """Take no more messages and drop, counted, those that wait, and those of this turn."""
+        batch = self.pending
+        super().discard()
+        if batch is not None and batch.count:
+            self._drop("closed", batch.count)
+
     def write(self, batch: Batch) -> None:
-        """Write messages that are counted as queued, as far as the peer takes them."""
+        """Write a batch, as far as the peer takes it; the rest waits."""
         self._write_batch(batch)
         self._go_on()
 
@@ -71,8 +68,7 @@ class FramedOutbox(Outbox):
         self._go_on()
 
     def lose(self, messages: int, error: Exception) -> None:
-        """Give up so many messages, counted as queued, and the peer, who is gone."""
-        self._counters.queued -= messages
+        """Give up so many messages, which are not counted as queued, and the peer, who is gone."""
         self._drop("closed", messages)
         self._link.evict("write_failed", error)
 
@@ -85,14 +81,9 @@ class FramedOutbox(Outbox):
         frames = b"".join(message.frame(self.sink.form) for message in self._queue)
         self._queue = ()
         self._waiting_bytes = 0
-        self._end_write()
-        try:
-            self.sink.write(frames)
-        except ConnectionError as error:
-            self.lose(waiting, error)
-            return
         self._counters.queued -= waiting
-        self._counters.sent += waiting
+        self._end_write()
+        self._write_through(frames, waiting)
 
     def _start(self, outgoing: Outgoing, start: Start) -> None:
         batch = self._flush.empty if self.pending is None else self.pending
@@ -101,7 +92,6 @@ class FramedOutbox(Outbox):
             self.flush()
             self.put(outgoing, start)  # there is room for it now, or the peer blocks
             return
-        self._counters.queued += 1
         self.pending = following
         if not batch.count:
             self._flush.add(self)
@@ -112,6 +102,7 @@ class FramedOutbox(Outbox):
             while self._queue and (following := batch.followed_by(self._queue[0])):
                 self._take_next(self._queue)
                 batch = following
+            self._counters.queued -= batch.count
             self._write_batch(batch)
         if self._write is None and self._accepting:
             self.pending = self._flush.empty
@@ -138,7 +129,6 @@ class FramedOutbox(Outbox):
             if end > written:
                 break
             sent += 1
-        self._counters.queued -= sent
         self._counters.sent += sent
         if sent == batch.count:
             return
@@ -148,17 +138,19 @@ class FramedOutbox(Outbox):
             self._queue = self._queue or deque()
             self._queue.extendleft(reversed(rest))
             self._waiting_bytes += sum(message.size for message in rest)
+            self._counters.queued += len(rest)
         self._write_through(first.frame(form)[written - end :], 1)
 
     def _write_through(self, frames: bytes, messages: int) -> None:
+        """Leave frames of so many messages, which are not counted yet, to the transport."""
         try:
             write = self.sink.write(frames)
         except ConnectionError as error:
             self.lose(messages, error)
             return
         if write is None:
-            self._counters.queued -= messages
             self._counters.sent += messages
         else:
             self.pending = None
+            self._counters.queued += messages
             self._block(write, messages)

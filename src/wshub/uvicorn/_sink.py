@@ -120,7 +120,7 @@ class UvicornSink:
     def open(self) -> None:
         """Let frames be written past the transport, if that holds nothing."""
         transport = self._protocol.transport
-        if transport.get_write_buffer_size():
+        if transport.is_closing() or transport.get_write_buffer_size():
             return
         if not self._knows_when_full:
             # From now on the transport tells of the first byte that it has to hold. asyncio's for

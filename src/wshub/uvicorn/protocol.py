@@ -47,6 +47,7 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
         self._receiver: Receiver | None = None
         self._held: Held | None = None
         self._receiving = 0
+        self._is_full = False
         self._backlog: deque[str | bytes] | tuple[()] = ()
         self._unread = b""
         self._late_pong = b""
@@ -75,12 +76,15 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
 
     def resume(self) -> None:
         """Go on reading: the receiver has room again."""
-        self.read_paused = False
-        while self._backlog and not self.read_paused:
+        self._is_full = False
+        while self._backlog and not self._is_full:
             self._take(self._backlog.popleft())
-        self._read()
-        if not self.read_paused and not self.transport.is_closing():
+        if self._backlog:
+            return
+        if self.read_paused:
+            self.read_paused = False
             self.transport.resume_reading()
+        self._read()
 
     async def send(self, message: Any) -> None:
         """Take an ASGI event; what was collected before leaves before."""
@@ -207,14 +211,15 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
             self._unread = unread[position:] + self._unread
 
     def _take(self, message: str | bytes) -> None:
-        if self.read_paused:
-            # Of the slice that filled the receiver.
+        if self._is_full:
+            # Only now reading stops: until the peer sends more, its end would not be seen.
             self._backlog = self._backlog or deque()
             self._backlog.append(message)
-        elif self._receiver is not None and not self._receiver.take(message):
-            self.read_paused = True
-            if not self.transport.is_closing():
+            if not self.read_paused:
+                self.read_paused = True
                 self.transport.pause_reading()
+        elif self._receiver is not None:
+            self._is_full = not self._receiver.take(message)
 
     def _end(self, event: AsgiEvent) -> None:
         if self._receiver is not None:

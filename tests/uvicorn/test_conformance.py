@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import trustme
 
+from tests.managed import ManagedApp
 from tests.uvicorn.cases import CASES, LIMIT, TIGHT, TIGHT_LIMIT, Case, closing
 from tests.uvicorn.wire import Head, answered, frames_of, open_wire
 from tests.uvicorn.witness import ECHOES, FANOUT, MANAGED, STOCK, Witness
-from wshub.testing import DeadClient, Opcode, connect, frame, live_server, until
+from wshub import ConnectionManager, OutboxOptions
+from wshub._link import EVICTION_GRACE
+from wshub.testing import (
+    DeadClient,
+    HalfOpenClient,
+    Opcode,
+    StalledClient,
+    connect,
+    frame,
+    live_server,
+    until,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
+
+    from wshub import Connection
+    from wshub.testing import FakeClock
 
 TEXT, CLOSE, PING, PONG = Opcode.TEXT, Opcode.CLOSE, Opcode.PING, Opcode.PONG
 
@@ -322,3 +339,104 @@ async def test_a_handshake_is_answered_the_same(name: str) -> None:
         told.append((wire.head, wire.received))
     assert told[0] == told[1]
     assert told[0][0].status.split()[1] == status
+
+
+# --- more than a client takes
+
+
+async def push(connection: Connection) -> None:
+    """Send far more than the buffers take, all in one go."""
+    for number in range(MANY):
+        connection.send_nowait(f"{number:06}" * 100)
+    await connection.receive()
+
+
+MANY = 500
+PUSHED = b"".join(answered(TEXT, b"%06d" % number * 100) for number in range(MANY))
+
+
+async def test_a_client_that_says_no_more_gets_all_that_waits() -> None:
+    """It shuts its side before it reads: what the transport and the outbox hold still comes."""
+    managed = ManagedApp(push)
+    async with (
+        live_server(managed.app, ws=FANOUT, send_buffer=4096) as server,
+        HalfOpenClient(f"{server.ws}/ws", receive_buffer=4096) as client,
+    ):
+        await until(lambda: managed.manager.statistics().queued > MANY / 2)
+        client.shut()
+        assert await client.read(len(PUSHED) + 1) == PUSHED
+        await until(lambda: managed.outcomes)
+    assert_all_sent(managed)
+
+
+async def test_a_client_that_says_no_more_and_stalls_is_cut_off(fake_clock: FakeClock) -> None:
+    """It has as long as any other that blocks a write."""
+    managed = ManagedApp(push, ConnectionManager(clock=fake_clock))
+    async with (
+        live_server(managed.app, ws=FANOUT, send_buffer=4096) as server,
+        HalfOpenClient(f"{server.ws}/ws", receive_buffer=4096) as client,
+    ):
+        await until(lambda: managed.manager.statistics().queued > MANY / 2)
+        client.shut()
+        await until(lambda: managed.opened[0]._link._sink.is_closing)
+        await fake_clock.advance(OutboxOptions().send_timeout + EVICTION_GRACE)
+        await until(lambda: server.connections == 0)
+        await until(lambda: managed.outcomes)
+    assert managed.manager.statistics().queued == 0
+    assert fake_clock.waiting == 0
+
+
+@asynccontextmanager
+async def stopping(fake_clock: FakeClock) -> AsyncIterator[tuple[StalledClient, ManagedApp]]:
+    """Stop a server that has much for a client which does not read."""
+    managed = ManagedApp(push, ConnectionManager(clock=fake_clock))
+    async with (
+        live_server(managed.app, ws=FANOUT, send_buffer=4096) as server,
+        StalledClient(f"{server.ws}/ws") as client,
+    ):
+        await until(lambda: managed.manager.statistics().queued > MANY / 2)
+        server.uvicorn.should_exit = True
+        await until(lambda: managed.opened[0].closed is not None)
+        yield client, managed
+        await until(lambda: server.connections == 0)
+
+
+async def test_a_slow_client_gets_all_that_waits_before_1012(fake_clock: FakeClock) -> None:
+    """A shutdown hands over what the outbox holds, and has patience with who goes on reading."""
+    expected, received = PUSHED + answered(CLOSE, closing(1012)), b""
+    async with stopping(fake_clock) as (client, managed):
+        sink = managed.opened[0]._link._sink
+        for _ in range(5):
+            unsent = sink.unsent_bytes
+            while sink.unsent_bytes == unsent:
+                received += await client.read(1000)
+                await asyncio.sleep(0)
+            await fake_clock.advance(EVICTION_GRACE)
+        received += await client.read(len(expected))
+        assert received == expected
+    assert_all_sent(managed)
+
+
+async def test_a_slow_client_does_not_hold_up_a_shutdown(fake_clock: FakeClock) -> None:
+    """It has as long as a close has for what is queued."""
+    async with stopping(fake_clock) as (client, managed):
+        sink = managed.opened[0]._link._sink
+        for _ in range(int(OutboxOptions().send_timeout / EVICTION_GRACE)):
+            unsent = sink.unsent_bytes
+            assert unsent
+            while sink.unsent_bytes == unsent:
+                await client.read(1000)
+                await asyncio.sleep(0)
+            await fake_clock.advance(EVICTION_GRACE)
+
+
+async def test_a_stalled_client_does_not_hold_up_a_shutdown(fake_clock: FakeClock) -> None:
+    """Who reads nothing has a second."""
+    async with stopping(fake_clock):
+        await fake_clock.advance(EVICTION_GRACE)
+
+
+def assert_all_sent(managed: ManagedApp) -> None:
+    statistics = managed.manager.statistics()
+    assert (statistics.sent, statistics.queued) == (MANY, 0)
+    assert sum(statistics.dropped.values()) == sum(statistics.evicted.values()) == 0

@@ -69,10 +69,22 @@ def say_farewell(
     return hub.tasks.start(farewell, name=f"wshub close {name}")
 
 
-def free_later(clock: Clock, sink: Sink, limit: float) -> None:
-    """Drop the transport of a peer that does not read what it was sent last."""
-    if sink.unsent_bytes:
-        clock.call_later(limit, sink.abort)
+def free_later(clock: Clock, sink: Sink, grace: float, limit: float = 0) -> None:
+    """
+    Drop the transport of a peer that does not read what it was sent last within `grace` seconds.
+
+    One that goes on reading has `limit` seconds for all of it.
+    """
+    unsent = sink.unsent_bytes
+    if unsent:
+        clock.call_later(grace, _free_unless_read, clock, sink, grace, limit - grace, unsent)
+
+
+def _free_unless_read(clock: Clock, sink: Sink, grace: float, limit: float, unsent: int) -> None:
+    if limit > 0 and sink.unsent_bytes < unsent:
+        free_later(clock, sink, grace, limit)
+    else:
+        sink.abort()
 
 
 async def _write_farewell(

@@ -88,7 +88,16 @@ class FramedOutbox(Outbox):
         self._waiting_bytes = 0
         self._counters.queued -= waiting
         self._end_write()
-        self._write_through(frames, waiting)
+        try:
+            write = self.sink.write(frames)
+        except Exception as error:  # event loops raise what they like for a dead peer
+            self.lose(waiting, error)
+            return
+        # The transport closes next: whether a peer has taken all of it nobody will be told.
+        self._counters.sent += waiting
+        if write is not None:
+            self.pending = None
+            self._block(write, 0)
 
     def _start(self, outgoing: Outgoing, start: Start) -> None:
         batch = self._flush.empty if self.pending is None else self.pending

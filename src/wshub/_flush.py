@@ -34,9 +34,10 @@ class Flush:
 
     Attributes:
         empty: What an outbox has collected that has collected nothing.
+        runs: How often it has written.
     """
 
-    __slots__ = ("_clock", "_collecting", "_counters", "_interval", "_loop", "empty")
+    __slots__ = ("_clock", "_collecting", "_counters", "_interval", "_loop", "empty", "runs")
 
     def __init__(self, options: OutboxOptions, counters: Counters, clock: Clock) -> None:
         self.empty: Batch = make_empty_batch(options.max_messages, options.max_bytes)
@@ -45,6 +46,7 @@ class Flush:
         self._clock = clock
         self._collecting: list[FramedOutbox] = []
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.runs: int = 0
 
     def add(self, outbox: FramedOutbox) -> None:
         """Take note that `outbox` has collected something."""
@@ -82,6 +84,7 @@ class Flush:
             loop.call_soon(self._run)
 
     def _run(self) -> None:
+        self.runs += 1
         collecting = self._collecting
         self._collecting, self._loop = collecting[TURN:], None
         if self._collecting:

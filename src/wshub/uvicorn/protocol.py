@@ -178,8 +178,9 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
             abort_transport(self.transport)  # nobody will ever take what it holds
 
     def eof_received(self) -> None:
-        """Write what is there for a peer that only reads from now on."""
-        self._flush()
+        """Write all that waits for a peer that only reads from now on; the transport closes next."""
+        if self._held is not None:
+            self._held.pour()
         self._sink.end()
 
     def pause_writing(self) -> None:

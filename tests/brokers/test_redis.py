@@ -100,6 +100,7 @@ def cluster() -> Generator[RedisCluster, None, None]:
 class TestCluster(BackendContract):
     """A cluster does all that a single server does; messages are sharded."""
 
+    one_order = False  # each node has its own
     max_payload = 50_000
 
     @pytest.fixture(autouse=True)

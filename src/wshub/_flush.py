@@ -133,17 +133,17 @@ class Flush:
             pending = outbox.pending
             if pending is None or pending is empty:
                 continue  # it was discarded, or written before
-            sink = outbox.sink
-            if pending is not batch or sink.form is not form:
-                batch, form = pending, sink.form
+            if pending is not batch or outbox.form is not form:
+                batch, form = pending, outbox.form
                 frames, count = batch.frames(form), batch.count
                 size = len(frames)
             outbox.pending = empty
-            if sink.descriptor < 0:
+            descriptor = outbox.descriptor
+            if descriptor < 0:
                 outbox.write(pending)
                 continue
             try:
-                written = write(sink.descriptor, frames)
+                written = write(descriptor, frames)
             except BlockingIOError:
                 outbox.settle(pending, 0)
                 continue

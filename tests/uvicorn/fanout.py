@@ -38,7 +38,7 @@ def protocol_of(server: LiveServer) -> Any:
 
 def descriptor_of(connection: Connection) -> int:
     """Return where frames may be written past the transport; negative: nowhere."""
-    descriptor: int = connection._link._sink.descriptor  # type: ignore[attr-defined]
+    descriptor: int = connection.outbox.descriptor  # type: ignore[attr-defined]
     return descriptor
 
 

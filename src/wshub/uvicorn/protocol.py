@@ -178,7 +178,7 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
             abort_transport(self.transport)  # nobody will ever take what it holds
 
     def eof_received(self) -> None:
-        """Write all that waits for a peer that only reads from now on; the transport closes next."""
+        """Write all that waits for a peer that only reads on; the transport closes next."""
         if self._held is not None:
             self._held.pour()
         self._sink.end()

@@ -25,7 +25,13 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="measures memory
 
 ROOT = Path(__file__).parents[1]
 
-SERVERS = [("websockets-sansio", "asyncio"), ("wsproto", "uvloop"), ("websockets", "asyncio")]
+SERVERS = [
+    ("websockets-sansio", "asyncio"),
+    ("wsproto", "uvloop"),
+    ("websockets", "asyncio"),
+    ("wshub.uvicorn:FanoutProtocol", "asyncio"),
+    ("wshub.uvicorn:FanoutProtocol", "uvloop"),
+]
 """Implementations and event loops that run side by side, in processes of their own."""
 
 SEED = 3

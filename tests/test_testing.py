@@ -80,6 +80,16 @@ async def test_a_live_server_leaves_nothing(ws: str, loop: Any) -> None:
     assert server.connections == 0
 
 
+async def test_a_live_server_writes_without_delay() -> None:
+    """As under `uvicorn main:app`, no write waits until the one before it is acknowledged."""
+    managed = ManagedApp(echo)
+    async with live_server(managed.app) as server, connect(f"{server.ws}/ws"):
+        await until(lambda: server.connections == 1)
+        (connection,) = server.uvicorn.server_state.connections
+        taken = connection.transport.get_extra_info("socket")
+        assert taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_a_live_server_beside_a_synchronous_test(loop: Any) -> None:
     """With an event loop of its own it serves a test that has none, on the loop it is asked for."""

@@ -28,6 +28,10 @@ ROOTS = tuple(
 """Where files are that Python may name."""
 
 
+RECIPIENTS_PER_TURN = 256
+"""Recipients that every server has written to after one more turn of the event loop."""
+
+
 class Control:
     """Carries out commands on one server."""
 
@@ -54,13 +58,20 @@ class Control:
         per_turn: int = 1,
         rooms: Sequence[str | None] = (None,),
     ) -> None:
-        """Send messages, to one of `rooms` after the other, `per_turn` in each loop turn."""
+        """
+        Send messages, to one of `rooms` after the other, `per_turn` in each loop turn.
+
+        Who writes to a part of the recipients in each turn has done so for all before the next
+        messages come: nothing leaves together by being late.
+        """
+        turns = 1 + self._server.connection_count // RECIPIENTS_PER_TURN
         upcoming = self._texts.setdefault((kind, size), cycle(texts(kind, size)))
         broadcast = self._server.broadcast
         for number, room in enumerate(islice(cycle(rooms), messages), start=1):
             await broadcast(next(upcoming), room)
             if number % per_turn == 0:
-                await asyncio.sleep(0)
+                for _ in range(turns):
+                    await asyncio.sleep(0)
 
     async def pace(self, *, messages: int, size: int, rate: float) -> None:
         """Send `rate` messages a second, each with the time at which it was sent in it."""

@@ -28,6 +28,7 @@ from wshub.exceptions import (
     OutboxFull,
     PayloadTooLarge,
     Rejection,
+    UnsupportedServer,
 )
 from wshub.limits import Limits
 from wshub.manager import ConnectionManager
@@ -62,4 +63,5 @@ __all__ = (
     "Rejection",
     "Room",
     "Statistics",
+    "UnsupportedServer",
 )

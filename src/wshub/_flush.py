@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from wshub._batch import Batch
     from wshub._clock import Clock
     from wshub._counters import Counters
-    from wshub._frames import FrameForm
     from wshub._framed_outbox import FramedOutbox
+    from wshub._frames import FrameForm
     from wshub._outbox import Outbox, OutboxOptions
     from wshub.messages import Outgoing
 
@@ -34,9 +34,10 @@ class Flush:
 
     Attributes:
         empty: What an outbox has collected that has collected nothing.
+        runs: How often it has written.
     """
 
-    __slots__ = ("_clock", "_collecting", "_counters", "_interval", "_loop", "empty")
+    __slots__ = ("_clock", "_collecting", "_counters", "_interval", "_loop", "empty", "runs")
 
     def __init__(self, options: OutboxOptions, counters: Counters, clock: Clock) -> None:
         self.empty: Batch = make_empty_batch(options.max_messages, options.max_bytes)
@@ -45,6 +46,7 @@ class Flush:
         self._clock = clock
         self._collecting: list[FramedOutbox] = []
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.runs: int = 0
 
     def add(self, outbox: FramedOutbox) -> None:
         """Take note that `outbox` has collected something."""
@@ -82,6 +84,7 @@ class Flush:
             loop.call_soon(self._run)
 
     def _run(self) -> None:
+        self.runs += 1
         collecting = self._collecting
         self._collecting, self._loop = collecting[TURN:], None
         if self._collecting:
@@ -99,19 +102,19 @@ class Flush:
             pending = outbox.pending
             if pending is None or pending is empty:
                 continue  # it was discarded, or written before
-            sink = outbox.sink
-            if pending is not batch or sink.form is not form:
-                batch, form = pending, sink.form
+            if pending is not batch or outbox.form is not form:
+                batch, form = pending, outbox.form
                 frames, count = batch.frames(form), batch.count
                 size = len(frames)
             outbox.pending = empty
-            if sink.descriptor < 0:
-                outbox.write(batch)
+            descriptor = outbox.descriptor
+            if descriptor < 0:
+                outbox.write(pending)
                 continue
             try:
-                written = write(sink.descriptor, frames)
+                written = write(descriptor, frames)
             except BlockingIOError:
-                outbox.settle(batch, 0)
+                outbox.settle(pending, 0)
                 continue
             except OSError as error:
                 outbox.lose(count, error)
@@ -119,5 +122,5 @@ class Flush:
             if written == size:
                 sent += count
             else:
-                outbox.settle(batch, written)
+                outbox.settle(pending, written)
         self._counters.sent += sent

@@ -1,14 +1,15 @@
-"""Frames of the WebSocket protocol as a server sends them: whole, unmasked, shared by recipients."""
+"""Frames of the WebSocket protocol as a server sends them: whole, unmasked, to be shared."""
 
 from __future__ import annotations
 
 import zlib
 from typing import NamedTuple
 
-__all__ = ("PLAIN", "FrameForm", "encode_frame")
+__all__ = ("FrameForm", "encode_frame")
 
 _FINAL_TEXT, _FINAL_BINARY = 0x81, 0x82
 _COMPRESSED = 0x40
+_TWO_BYTES_FOLLOW, _EIGHT_BYTES_FOLLOW = 126, 127
 _TAIL = b"\x00\x00\xff\xff"
 _MEMORY_LEVEL = 5
 """zlib's, 1 to 9: as uvicorn and websockets have it."""
@@ -43,11 +44,11 @@ def encode_frame(data: str | bytes, form: FrameForm) -> bytes:
         opcode |= _COMPRESSED
         payload = _compress(payload, form.window_bits)
     size = len(payload)
-    if size < 126:
+    if size < _TWO_BYTES_FOLLOW:
         return bytes((opcode, size)) + payload
-    if size < 65536:
-        return bytes((opcode, 126)) + size.to_bytes(2) + payload
-    return bytes((opcode, 127)) + size.to_bytes(8) + payload
+    if size < 1 << 16:
+        return bytes((opcode, _TWO_BYTES_FOLLOW)) + size.to_bytes(2) + payload
+    return bytes((opcode, _EIGHT_BYTES_FOLLOW)) + size.to_bytes(8) + payload
 
 
 def _compress(payload: bytes, window_bits: int) -> bytes:

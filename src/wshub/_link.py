@@ -14,7 +14,7 @@ from wshub._framed_outbox import FramedOutbox
 from wshub._handler import Handler
 from wshub._inbox import Inbox
 from wshub._outbox import EventOutbox
-from wshub._reader import read_events
+from wshub._reader import PushedReader, TaskReader
 from wshub._sink import AsgiSink, find_frame_sink
 from wshub._spawned import SpawnedTasks
 from wshub._watch import Watch
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from wshub._counters import Counters
     from wshub._flush import Flush
     from wshub._outbox import Outbox, OutboxOptions
+    from wshub._reader import Reader
     from wshub._sink import Sink
     from wshub._tasks import TaskOwner
     from wshub._watch import WatchOptions
@@ -52,9 +53,6 @@ logger = logging.getLogger("wshub")
 
 EVICTION_GRACE = 1.0
 """Seconds that a peer which is cut off has to take the close frame."""
-
-LOOK_INTERVAL = 1.0
-"""Seconds between two looks whether the server closes a peer that is not read any further."""
 
 SENDS_PER_TURN = 64
 """Messages sent on one connection after which the event loop gets a turn."""
@@ -99,45 +97,42 @@ class Link:
     __slots__ = (
         "_connection",
         "_farewell",
-        "_frame_sink",
         "_handler",
         "_hub",
         "_inbox",
         "_reader",
-        "_receive",
         "_sends",
         "_sink",
         "_spawned",
-        "_watch",
         "closure",
         "outbox",
     )
 
     def __init__(self, connection: Connection, hub: LinkHub) -> None:
         websocket = connection.websocket
+        options = hub.outbox_options
         self._connection = connection
         self._hub = hub
-        self._receive = websocket._receive
         self._inbox = Inbox(
-            max_messages=hub.read_ahead,
-            max_size=hub.outbox_options.max_bytes,
-            counters=hub.counters,
+            max_messages=hub.read_ahead, max_size=options.max_bytes, counters=hub.counters
         )
         self._sink: Sink
+        self._reader: Reader
         self.outbox: Outbox
-        self._frame_sink = find_frame_sink(websocket)
-        if self._frame_sink is None:
-            self._sink = sink = AsgiSink(websocket._receive, websocket._send)
+        frames = find_frame_sink(websocket)
+        if frames is None:
+            receive = websocket._receive
+            self._sink = sink = AsgiSink(receive, websocket._send)
             self.outbox = EventOutbox(sink, self, hub)
+            self._reader = TaskReader(receive, sink, self._inbox, self, hub.tasks)
         else:
-            self._sink = self._frame_sink
-            self.outbox = FramedOutbox(self._frame_sink, self, hub)
-        self._reader: asyncio.Task[None] | None = None
+            self._sink = frames
+            self.outbox = outbox = FramedOutbox(frames, self, hub)
+            self._reader = PushedReader(frames, outbox, self._inbox, self, options.compress_from)
         self.closure: Closure | None = None
         self._sends = 0
         self._farewell: asyncio.Task[None] | None = None
         self._handler: Handler | None = None
-        self._watch: Watch | None = None
         self._spawned: SpawnedTasks | None = None
         take_over(websocket, self)
 
@@ -154,12 +149,8 @@ class Link:
     def start(self) -> None:
         """Start to read and to watch. Called once, when the registry knows the connection."""
         if self._hub.watch_options and self.closure is None:
-            self._watch = Watch(self, self._hub.watch_options, self._hub.clock)
-        if self._frame_sink is None:
-            reading = read_events(self._receive, self)
-            self._reader = self._hub.tasks.start(reading, name=f"wshub reader {self.name}")
-        else:
-            self._frame_sink.attach(self, self.outbox, self._hub.outbox_options.compress_from)
+            self._reader.watch = Watch(self, self._hub.watch_options, self._hub.clock)
+        self._reader.start()
 
     def bind_handler(self) -> Handler:
         """Cancel the current task some time after the end, unless it settles before."""
@@ -235,7 +226,7 @@ class Link:
     def release(self) -> None:
         """Stop reading: it is over, the handler has returned, and nobody will receive any more."""
         self._inbox.discard()
-        self._stop_reading()
+        self._reader.stop()
 
     async def finish(self, code: int, reason: str) -> None:
         """Close, release, and wait until the reader and what was spawned have ended."""
@@ -245,8 +236,8 @@ class Link:
             finally:
                 self.release()
             tasks = set(self._spawned.running if self._spawned else ())
-            if self._reader is not None:
-                tasks.add(self._reader)
+            if self._reader.task is not None:
+                tasks.add(self._reader.task)
             _, running = await asyncio.wait(tasks, timeout=EVICTION_GRACE) if tasks else ((), ())
             for task in running:
                 logger.warning(
@@ -300,9 +291,9 @@ class Link:
             self._inbox.discard()
         else:
             self._inbox.end()
-        if self._watch is not None:
-            self._watch.stop()
-            self._watch = None
+        if self._reader.watch is not None:
+            self._reader.watch.stop()
+            self._reader.watch = None
         if self._spawned is not None:
             self._spawned.cancel()
         if self._handler is not None:
@@ -322,38 +313,8 @@ class Link:
     def _say_farewell(self, closure: Closure, limit: float) -> None:
         name = self._connection.id
         self._farewell = say_farewell(
-            self._hub, self.outbox, self._sink, name, closure, limit, self._stop_reading
+            self._hub, self.outbox, self._sink, name, closure, limit, self._reader.stop
         )
-
-    def _stop_reading(self) -> None:
-        if self._reader is not None:
-            self._reader.cancel()
-
-    def take(self, message: str | bytes) -> bool:
-        """Take a message; False: it is the last one for which there was room."""
-        if self._watch is None or self._watch.notice(message):
-            self._inbox.put(message)
-        if not self._inbox.is_full:
-            return True
-        if self._frame_sink is not None:
-            self._inbox.call_on_room(self._resume)
-        return False
-
-    async def wait_for_room(self) -> None:
-        """Wait until there is room, unless the end is all that is left to read."""
-        while self._inbox.is_full and not self._sink.is_closing:
-            await self._inbox.wait_for_room(LOOK_INTERVAL)
-        self._hear()
-
-    def _resume(self) -> None:
-        if not self._inbox.is_full and self._frame_sink is not None:
-            self._inbox.call_on_room(None)
-            self._hear()
-            self._frame_sink.resume()
-
-    def _hear(self) -> None:
-        if self._watch is not None:
-            self._watch.hear()
 
     def see_disconnect(self, event: AsgiEvent) -> None:
         """Take note of a `websocket.disconnect`."""
@@ -362,4 +323,6 @@ class Link:
             by: ClosedBy = "server" if code == CloseCode.SERVICE_RESTART else "peer"
             self._end(code, event.get("reason") or "", by)
             self.outbox.discard()
-            free_later(self._hub.clock, self._sink, EVICTION_GRACE)
+            # A server that stops waits for those who take what is queued, as a close of ours does.
+            limit = self._hub.outbox_options.send_timeout if by == "server" else EVICTION_GRACE
+            free_later(self._hub.clock, self._sink, limit, EVICTION_GRACE)

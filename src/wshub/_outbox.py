@@ -35,7 +35,8 @@ class OutboxOptions:
         overflow: What a broadcast does to a peer whose queue is full: `"disconnect"` cuts the
             peer off with 1013, `"drop_oldest"` and `"drop_newest"` drop one message, counted.
         send_timeout: Seconds for which a peer may block one write before it is cut off with
-            1013, and the longest time that a close waits for what is queued.
+            1013, and the longest time that a close waits for what is queued. With
+            `wshub.uvicorn.FanoutProtocol` a peer that goes on reading does not block.
         flush_interval: Seconds for which messages are collected so that they leave in one write;
             0: those of one turn of the event loop. Only with `wshub.uvicorn.FanoutProtocol`.
         compress_from: Bytes of payload below which a message is not compressed. Only with
@@ -184,21 +185,16 @@ class Outbox(ABC):
         except TimeoutError:
             self._link.evict("send_timeout", None)
 
-    def flush(self) -> None:
-        """Write what was collected in this turn."""
-
-    def pour(self) -> None:
-        """Hand everything that waits to the transport, whatever that holds already."""
-
     def stop_accepting(self) -> None:
         """Take no more messages; those waiting still go out."""
-        self.flush()
-        self._refuse()
+        self._accepting = False
+        self.pending = None
+        self._wake()
 
     def discard(self) -> None:
         """Take no more messages and drop, counted, those that wait."""
         waiting = self.messages
-        self._refuse()
+        Outbox.stop_accepting(self)
         self._queue = ()
         self._waiting_bytes = 0
         write = self._end_write()
@@ -221,19 +217,17 @@ class Outbox(ABC):
     def _go_on(self) -> None:
         """Write what is queued, until the peer blocks."""
 
-    def _refuse(self) -> None:
-        self._accepting = False
-        self.pending = None
-        self._wake()
-
     def _block(self, write: asyncio.Future[None], messages: int) -> None:
         """Wait for a write of so many messages, which are counted as queued."""
         self._write = write
         self._writing = messages
+        self._set_deadline()
+        write.add_done_callback(self._finish)
+
+    def _set_deadline(self) -> None:
         self._deadline = self._clock.call_later(
             self._options.send_timeout, self._link.evict, "send_timeout", None
         )
-        write.add_done_callback(self._finish)
 
     def _finish(self, write: asyncio.Future[None]) -> None:
         """Go on after a write that blocked."""

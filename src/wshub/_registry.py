@@ -18,7 +18,8 @@ class Registry:
     """
     Three indexes that always agree. Every change is O(1), `discard` O(rooms of the connection).
 
-    They keep each connection's outbox, so that a broadcast need not ask for it. A room exists while it has members, a user while there is a connection.
+    They keep the outbox of each connection, for broadcasts to find them in one go. A room exists
+    while it has members, a user while there is a connection.
     """
 
     __slots__ = ("_connections", "_memberships", "_rooms", "_users")
@@ -89,9 +90,7 @@ class Registry:
         members = self._find(audience, name)
         if not exclude:
             return list(members.values())
-        return [
-            outbox for connection, outbox in members.items() if connection.id not in exclude
-        ]
+        return [outbox for connection, outbox in members.items() if connection.id not in exclude]
 
     def _find(self, audience: Audience, name: str) -> dict[Connection, Outbox]:
         if audience == "everyone":

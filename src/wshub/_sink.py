@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from wshub.messages import Outgoing
 
 __all__ = (
-    "FRAMES_EXTENSION",
     "AsgiSink",
     "EventSink",
     "FrameSink",
@@ -28,6 +27,7 @@ __all__ = (
     "Transport",
     "abort_transport",
     "find_frame_sink",
+    "unsent_bytes_of",
 )
 
 FRAMES_EXTENSION = "wshub.frames"
@@ -77,17 +77,7 @@ class EventSink(Sink, Protocol):
 
 
 class FrameSink(Sink, Protocol):
-    """
-    A sink that takes frames as they go over the wire, and hands over what it receives.
-
-    Attributes:
-        form: What frames are to look like. Fixed once `attach()` was called.
-        descriptor: Where `os.write()` may put frames now: the transport holds nothing. Negative:
-            only `write()` may.
-    """
-
-    form: FrameForm
-    descriptor: int
+    """A sink that takes frames as they go over the wire, and hands over what it receives."""
 
     def write(self, frames: bytes, /) -> Future[None] | None:
         """
@@ -102,7 +92,11 @@ class FrameSink(Sink, Protocol):
         ...
 
     def attach(self, receiver: Receiver, held: Held, compress_from: int, /) -> None:
-        """Hand all that comes in to `receiver` from now on. What is yet to go out is `held`."""
+        """
+        Hand all that comes in to `receiver` from now on.
+
+        What goes out comes from `held`, whose attributes it sets now and whenever they change.
+        """
         ...
 
     def resume(self) -> None:
@@ -123,7 +117,17 @@ class Receiver(Protocol):
 
 
 class Held(Protocol):
-    """What is held back for one peer and has to leave before its server closes."""
+    """
+    What is held back for one peer and has to leave before its server closes.
+
+    Attributes:
+        form: What frames are to look like.
+        descriptor: Where `os.write()` may put them now, as the transport holds nothing; negative:
+            only `FrameSink.write()` may.
+    """
+
+    form: FrameForm
+    descriptor: int
 
     def flush(self) -> None:
         """Write what was collected in this turn."""
@@ -169,7 +173,7 @@ class AsgiSink:
     def unsent_bytes(self) -> int:
         """Bytes that uvicorn's transport holds; 0 under other servers."""
         transport = self._transport
-        return 0 if transport is None else transport.get_write_buffer_size()
+        return 0 if transport is None else unsent_bytes_of(transport)
 
     @property
     def is_closing(self) -> bool:
@@ -219,5 +223,13 @@ class Transport(Protocol):
 def abort_transport(transport: Transport) -> None:
     """Drop what `transport` holds, and the connection."""
     # One that is empty ends by itself; asyncio's fails on an abort once it has.
-    if transport.get_write_buffer_size() or not transport.is_closing():
+    if not transport.is_closing() or unsent_bytes_of(transport):
         transport.abort()
+
+
+def unsent_bytes_of(transport: Transport) -> int:
+    """Return how many bytes `transport` has not written yet."""
+    try:
+        return transport.get_write_buffer_size()
+    except AttributeError:  # asyncio's for TLS, once it was closed twice
+        return 0

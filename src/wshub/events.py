@@ -142,7 +142,8 @@ class Statistics(NamedTuple):
         connections: Registered now.
         rooms: With at least one member now.
         users: With at least one connection now.
-        queued: Messages that wait in outboxes now.
+        queued: Messages that wait in outboxes now, for clients that do not read. Those that
+            `wshub.uvicorn.FanoutProtocol` collects for the end of this turn are not counted yet.
         opened: Connections ever registered.
         received: Messages ever read from peers, without answers to heartbeats.
         unread: Messages read from peers that no handler took before the connection ended.

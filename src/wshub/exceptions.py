@@ -14,7 +14,8 @@ Exception
 │   │   └── InvalidUserId
 │   ├── LimitExceeded             (also a `Rejection`)
 │   ├── BackendUnavailable
-│   └── PayloadTooLarge
+│   ├── PayloadTooLarge
+│   └── UnsupportedServer         (also an `ImportError`)
 └── WebSocketException            (FastAPI's, which is Starlette's)
     └── Rejection                 (what the helpers below build)
 """

@@ -145,7 +145,10 @@ class LiveServer:
         if self._begun:
             raise RuntimeError("a live server runs once; call live_server() again for another")
         self._begun = True
-        listener = socket.create_server(("127.0.0.1", self.port))
+        # asyncio turns Nagle's algorithm off, as for `uvicorn main:app`, only where it finds a
+        # protocol, which a socket finds out when it is made from a descriptor.
+        made = socket.create_server(("127.0.0.1", self.port))
+        listener = socket.socket(fileno=made.detach())
         if self._send_buffer is not None:  # what a listening socket has, its connections get
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._send_buffer)
         self.port = listener.getsockname()[1]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from websockets.extensions.permessage_deflate import (
     PerMessageDeflate,
     ServerPerMessageDeflateFactory,
 )
-from websockets.server import ServerProtocol
+
+if TYPE_CHECKING:
+    from websockets.server import ServerProtocol
 
 __all__ = ("make_extensions", "window_bits_of")
 

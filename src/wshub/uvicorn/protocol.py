@@ -15,8 +15,17 @@ from wshub.uvicorn._sink import UvicornSink
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from starlette.types import ASGIApp, Receive, Scope, Send
     from starlette.types import Message as AsgiEvent
+    from uvicorn._types import (
+        ASGI3Application,
+        ASGIReceiveCallable,
+        ASGIReceiveEvent,
+        ASGISendCallable,
+        ASGISendEvent,
+        Scope,
+    )
+    from uvicorn.config import Config
+    from uvicorn.server import ServerState
     from websockets.frames import Frame
 
     from wshub._sink import Held, Receiver
@@ -37,11 +46,22 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
     (RFC 7692 §7.1.1.1).
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    app: ASGI3Application
+    frames: list[bytes]
+    queue: asyncio.Queue[ASGIReceiveEvent]
+    read_paused: bool
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
         if self.config.ws_per_message_deflate:
             self.conn.available_extensions = make_extensions()
-        self._app: ASGIApp = self.app
+        self._app: ASGI3Application = self.app
         self.app = self._run_app
         self._sink = UvicornSink(self)
         self._receiver: Receiver | None = None
@@ -86,14 +106,14 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
             self.transport.resume_reading()
         self._read()
 
-    async def send(self, message: Any) -> None:
+    async def send(self, message: ASGISendEvent) -> None:
         """Take an ASGI event; what was collected before leaves before."""
         self._flush()
         await super().send(message)
         if message["type"] == "websocket.close":
             self._sink.end()
 
-    async def receive(self) -> Any:
+    async def receive(self) -> ASGIReceiveEvent:
         """Return the next ASGI event, unless a manager has taken over."""
         self._receiving += 1
         try:
@@ -122,7 +142,8 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
         try:
             text = str(data, "utf-8")
         except UnicodeDecodeError:
-            self.conn.send_close(1007)
+            if self.conn.close_sent is None:  # else the peer has closed in the same segment
+                self.conn.send_close(1007)
             self.handle_parser_exception()
         else:
             self._take(text)
@@ -132,11 +153,13 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
         if self.writable.is_set():
             super().handle_ping()
         else:
-            self._late_pong = b"".join(self.conn.data_to_send())
+            # The first ping of a segment comes with the answers to all of it.
+            self._late_pong = b"".join(self.conn.data_to_send()) or self._late_pong
 
     def handle_close(self, event: Frame) -> None:
         """Take the peer's close frame; what was collected before leaves before the answer."""
         self._flush()
+        self._write_late_pong()
         super().handle_close(event)
         self._sink.end()
 
@@ -155,8 +178,9 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
             abort_transport(self.transport)  # nobody will ever take what it holds
 
     def eof_received(self) -> None:
-        """Write what is there for a peer that only reads from now on."""
-        self._flush()
+        """Write all that waits for a peer that only reads on; the transport closes next."""
+        if self._held is not None:
+            self._held.pour()
         self._sink.end()
 
     def pause_writing(self) -> None:
@@ -167,9 +191,7 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
     def resume_writing(self) -> None:
         """Go on past the transport."""
         super().resume_writing()
-        if self._late_pong:
-            pong, self._late_pong = self._late_pong, b""
-            self.transport.write(pong)
+        self._write_late_pong()
         self._sink.open()
 
     def shutdown(self) -> None:
@@ -181,6 +203,7 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
             return
         if self._held is not None:
             self._held.pour()
+        self._write_late_pong()
         super().shutdown()
         self._sink.end()
 
@@ -189,9 +212,13 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
         self._sink.end()
         super().connection_lost(exc)
         self._receiver = self._held = None
+        self._sink.lose()
 
-    async def _run_app(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["extensions"][FRAMES_EXTENSION] = {"sink": self._sink, "receive": receive}
+    async def _run_app(
+        self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
+        offer: dict[object, object] = {"sink": self._sink, "receive": receive}
+        self.scope.setdefault("extensions", {})[FRAMES_EXTENSION] = offer
         try:
             return await self._app(scope, receive, send)
         finally:
@@ -201,6 +228,11 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
     def _flush(self) -> None:
         if self._held is not None:
             self._held.flush()
+
+    def _write_late_pong(self) -> None:
+        if self._late_pong:
+            pong, self._late_pong = self._late_pong, b""
+            self.transport.write(pong)
 
     def _read(self) -> None:
         position, unread, self._unread = 0, self._unread, b""
@@ -258,5 +290,6 @@ class _Events:
 
     def _demand(self) -> asyncio.Queue[Any]:
         if self._queue is None:
-            self._queue = asyncio.Queue()
+            self._queue = queue = asyncio.Queue[Any]()
+            return queue
         return self._queue

@@ -132,7 +132,16 @@ REDIS_REFUSALS = (
 POSTGRES_REFUSALS = (
     lambda url: url.replace(PASSWORD, "s3cret"),
     lambda url: url.replace(f"postgres:{PASSWORD}", "nobody:s3cret"),
-    lambda url: url.replace("/postgres", "/nowhere"),
+    lambda url: url.removesuffix("/postgres") + "/nowhere",
+)
+
+POSTGRES = Kind(
+    "postgres",
+    launch=PostgresServer,
+    visit=PostgresAdmin,
+    variable="WSHUB_TEST_POSTGRES_URL",
+    requires="WSHUB_REQUIRE_POSTGRES",
+    refusals=POSTGRES_REFUSALS,
 )
 
 KINDS = (
@@ -154,12 +163,5 @@ KINDS = (
         options={"sharded": True},
         refusals=REDIS_REFUSALS,
     ),
-    Kind(
-        "postgres",
-        launch=PostgresServer,
-        visit=PostgresAdmin,
-        variable="WSHUB_TEST_POSTGRES_URL",
-        requires="WSHUB_REQUIRE_POSTGRES",
-        refusals=POSTGRES_REFUSALS,
-    ),
+    POSTGRES,
 )

@@ -76,7 +76,7 @@ class PostgresAdmin:
     def ask(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         """Return the rows that a statement leads to."""
         with psycopg.connect(self.url, autocommit=True, connect_timeout=5) as admin:
-            cursor = admin.execute(statement, values or None)  # type: ignore[call-overload]
+            cursor = admin.execute(statement, values or None)
             rows: list[tuple[Any, ...]] = cursor.fetchall() if cursor.description else []
         return rows
 
@@ -270,7 +270,14 @@ def template() -> Path:
     secret = directory / "password"
     secret.write_text(PASSWORD)
     give(directory)
-    command = [programs() / "initdb", "-D", directory / "data", "-U", "postgres", "--no-sync"]
+    command = [
+        str(programs() / "initdb"),
+        "-D",
+        str(directory / "data"),
+        "-U",
+        "postgres",
+        "--no-sync",
+    ]
     command += ["-A", "scram-sha-256", f"--pwfile={secret}", "-E", "UTF8", "--locale=C"]
     subprocess.run(command, check=True, capture_output=True, **owner())
     return directory / "data"

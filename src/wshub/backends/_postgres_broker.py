@@ -13,6 +13,7 @@ from wshub.backends._postgres_notification import (
     read_notification,
     shorten,
     write_notification,
+    write_reference,
 )
 from wshub.backends._postgres_servers import PostgresServers
 from wshub.backends._postgres_table import CLEAN_INTERVAL, PostgresTable
@@ -46,8 +47,6 @@ class PostgresBroker:
         """Connect twice, and see to the table."""
         try:
             listening = await self._open()
-            if listening.version >= IDLE_SESSIONS_END:
-                await listening.ask(b"SET idle_session_timeout = 0")
             publishing = await self._open()
             publishing.tie(listening)
             await self._table.prepare(publishing)
@@ -78,7 +77,7 @@ class PostgresBroker:
             if text is None:
                 key = secrets.token_bytes(16)
                 rows += (key, payload)
-                text = write_notification(number, Spilled(key))
+                text = write_reference(number, key)
             notifications.append((shorten(channel), text))
         statement = self._table.publication(len(rows) // 2)
         await publishing.ask(statement, json.dumps(notifications).encode(), *rows)
@@ -103,6 +102,8 @@ class PostgresBroker:
     async def _open(self) -> PostgresLink:
         link = await self._servers.connect()
         self._links.append(link)
+        if link.version >= IDLE_SESSIONS_END:
+            await link.ask(b"SET idle_session_timeout = 0")
         return link
 
     async def _change(self, verb: bytes, channels: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from psycopg import Error
 from psycopg.pq import DiagnosticField, ExecStatus, Format
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from psycopg import AsyncConnection
     from psycopg.errors import Diagnostic
@@ -108,12 +108,12 @@ class PostgresLink:
             self._answer = self._loop.create_future()
             self._watch()
             try:
-                self._write()
+                self._flush()
                 results = await self._answer
             finally:
                 self._answer = None
                 self._unwatch()
-        return _check(results)
+        return _last_of(results)
 
     async def receive(self) -> bytes:
         """
@@ -140,31 +140,31 @@ class PostgresLink:
     def _watch(self) -> None:
         self._watchers += 1
         if self._watchers == 1:
-            self._loop.add_reader(self._socket, self._read)
+            self._loop.add_reader(self._socket, self._attend, self._read)
 
     def _unwatch(self) -> None:
         self._watchers -= 1
         if not self._watchers and self._failure is None:
             self._loop.remove_reader(self._socket)
 
-    def _write(self) -> None:
+    def _attend(self, work: Callable[[], None]) -> None:
         try:
-            if self._pgconn.flush():
-                self._loop.add_writer(self._socket, self._write)
-            else:
-                self._loop.remove_writer(self._socket)
+            work()
         except Error as error:
             self._fail(error)
 
+    def _flush(self) -> None:
+        if self._pgconn.flush():
+            self._loop.add_writer(self._socket, self._attend, self._flush)
+        else:
+            self._loop.remove_writer(self._socket)
+
     def _read(self) -> None:
-        try:
-            self._pgconn.consume_input()
+        self._pgconn.consume_input()
+        self._take_notifications()
+        if self._answer is not None:
+            self._take_results(self._answer)
             self._take_notifications()
-            if self._answer is not None:
-                self._take_results(self._answer)
-                self._take_notifications()
-        except Error as error:
-            self._fail(error)
 
     def _take_notifications(self) -> None:
         while (notification := self._pgconn.notifies()) is not None:
@@ -197,7 +197,7 @@ class PostgresLink:
             self._tied._fail(self._failure)
 
 
-def _check(results: Sequence[PGresult]) -> PGresult:
+def _last_of(results: Sequence[PGresult]) -> PGresult:
     """Return the last of some answers; raise the first that is an error."""
     for result in results:
         if result.status == ExecStatus.FATAL_ERROR:

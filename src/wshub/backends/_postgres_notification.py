@@ -16,7 +16,14 @@ import re
 from hashlib import blake2b
 from typing import NamedTuple
 
-__all__ = ("Spilled", "quote_identifier", "read_notification", "shorten", "write_notification")
+__all__ = (
+    "Spilled",
+    "quote_identifier",
+    "read_notification",
+    "shorten",
+    "write_notification",
+    "write_reference",
+)
 
 MAX_NOTIFICATION = 7999
 MAX_IDENTIFIER = 63
@@ -51,10 +58,8 @@ def quote_identifier(name: str) -> bytes:
     return b'"%b"' % name.replace('"', '""').encode()
 
 
-def write_notification(number: int, payload: bytes | Spilled) -> str | None:
+def write_notification(number: int, payload: bytes) -> str | None:
     """Return the text of a notification, the `number`th of its transaction; None: too long."""
-    if isinstance(payload, Spilled):
-        return f"s{number}:{payload.key.hex()}"
     if payload.isascii() and b"\0" not in payload:
         text = f"t{number}:{payload.decode()}"
         if len(text) <= MAX_NOTIFICATION:
@@ -63,8 +68,13 @@ def write_notification(number: int, payload: bytes | Spilled) -> str | None:
     return text if len(text) <= MAX_NOTIFICATION else None
 
 
+def write_reference(number: int, key: bytes) -> str:
+    """Return the text of a notification that stands for a row."""
+    return f"s{number}:{key.hex()}"
+
+
 def read_notification(text: bytes) -> bytes | Spilled:
-    """Return what `write_notification()` was given; what is none of ours, as it is."""
+    """Return what was written into a notification; what is none of ours, as it is."""
     form = _FORM.match(text)
     if form is None:
         return text

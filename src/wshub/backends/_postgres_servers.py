@@ -15,6 +15,8 @@ from wshub.backends._postgres_link import PostgresLink
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from psycopg.abc import ConnParam
+
 __all__ = ("PostgresServers",)
 
 _URL = re.compile(r"(?P<scheme>postgres(ql)?)(\+[a-z0-9_]+)?://(?P<rest>.*)", re.DOTALL)
@@ -74,7 +76,7 @@ class PostgresServers:
         except Error as error:
             problem = str(error).strip()
             raise ValueError(f"this is no URL of PostgreSQL: {problem}; use {_FORM}") from None
-        self._parameters = {**_DEFAULTS, **parameters}
+        self._parameters: dict[str, ConnParam] = {**_DEFAULTS, **parameters}
         self._turn = 0
 
     async def connect(self) -> PostgresLink:
@@ -87,7 +89,7 @@ class PostgresServers:
         """
         _check_event_loop(asyncio.get_running_loop())
         try:
-            connection = await AsyncConnection.connect(autocommit=True, **self._rotate())
+            connection = await AsyncConnection.connect(self._rotate(), autocommit=True)
         except Error as error:
             problem = _summarize(error)
             for pattern, refusal in _REFUSALS:
@@ -100,15 +102,15 @@ class PostgresServers:
         """Begin with the next server from now on: the first may be silent, and others well."""
         self._turn += 1
 
-    def _rotate(self) -> dict[str, str | int]:
-        rotated: dict[str, str | int] = {}
-        for name, value in self._parameters.items():
-            rotated[name] = value
-            if name in ("host", "hostaddr", "port") and "," in str(value):
-                values = str(value).split(",")
+    def _rotate(self) -> str:
+        """Return the parameters, beginning with the server whose turn it is."""
+        rotated = dict(self._parameters)
+        for name in ("host", "hostaddr", "port"):
+            values = str(rotated.get(name, "")).split(",")
+            if len(values) > 1:
                 cut = self._turn % len(values)
                 rotated[name] = ",".join(values[cut:] + values[:cut])
-        return rotated
+        return make_conninfo("", **rotated)
 
 
 def _summarize(error: Error) -> str:
@@ -120,6 +122,6 @@ def _summarize(error: Error) -> str:
 def _check_event_loop(loop: asyncio.AbstractEventLoop) -> None:
     if isinstance(loop, getattr(asyncio, "ProactorEventLoop", ())):
         raise BrokerRefused(
-            "psycopg does not work on Windows' ProactorEventLoop; choose asyncio.SelectorEventLoop, "
-            "as `uvicorn --loop asyncio:SelectorEventLoop` does"
+            "psycopg does not work on Windows' ProactorEventLoop; choose "
+            "asyncio.SelectorEventLoop, as `uvicorn --loop asyncio:SelectorEventLoop` does"
         )

@@ -10,8 +10,6 @@ from wshub.backends._postgres_link import PostgresError
 from wshub.backends._postgres_notification import quote_identifier, shorten
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from wshub.backends._postgres_link import PostgresLink
 
 __all__ = ("CLEAN_INTERVAL", "PostgresTable")
@@ -76,12 +74,14 @@ class PostgresTable:
                 await link.ask(self._create)
             elif allowed == b"\0":
                 raise BrokerRefused(
-                    f"it refuses to let the user SELECT, INSERT and DELETE in {self.name}; GRANT that"
+                    f"it refuses the table {self.name}; GRANT SELECT, INSERT and DELETE to the user"
                 )
             await self.clean(link)
         except PostgresError as error:
             if error.code == INSUFFICIENT_PRIVILEGE:
-                problem = f"it refuses to create a table; let its administrator do it: {self._statement}"
+                problem = (
+                    f"it refuses to create a table; let its administrator do it: {self._statement}"
+                )
                 raise BrokerRefused(f"{problem} ({error})") from error
             if error.code == UNDEFINED_COLUMN:
                 raise BrokerRefused(

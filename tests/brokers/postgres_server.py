@@ -53,7 +53,7 @@ SETTINGS = {
 }
 
 _LISTENING = re.compile(r'((?:UN)?LISTEN) "((?:[^"]|"")*)"')
-_PUBLISHED = re.compile(r"arameters: \$1 = '((?:[^']|'')*)'")
+_PUBLISHED = re.compile(r"arameters: \$1 = '(\[\[(?:[^']|'')*\]\])'")
 
 
 class PostgresAdmin:

@@ -51,7 +51,7 @@ class PostgresTable:
         self._create = b"SELECT pg_advisory_xact_lock(%d); %b" % (lock, create)
         self._look = (
             b"SELECT bool_and(has_table_privilege(to_regclass($1), privilege)) "
-            b"FROM unnest(ARRAY['SELECT', 'INSERT', 'DELETE']) privilege"
+            b"FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) privilege"
         )
         self._name = table
         self._insert = b"INSERT INTO %b (id, payload) VALUES " % table
@@ -74,7 +74,8 @@ class PostgresTable:
                 await link.ask(self._create)
             elif allowed == b"\0":
                 raise BrokerRefused(
-                    f"it refuses the table {self.name}; GRANT SELECT, INSERT and DELETE to the user"
+                    f"it refuses the table {self.name}; "
+                    "GRANT SELECT, INSERT, UPDATE and DELETE to the user"
                 )
             await self.clean(link)
         except PostgresError as error:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
-from tests.brokers.postgres_server import PASSWORD, PostgresAdmin, PostgresServer
+from tests.brokers.postgres_server import PASSWORD, PROGRAMS, PostgresAdmin, PostgresServer
 from tests.brokers.redis_server import DEBIAN_SERVER, OWN_SERVER, RedisAdmin, RedisServer
 from wshub.backends import backend_from_url
 
@@ -141,6 +141,7 @@ POSTGRES = Kind(
     visit=PostgresAdmin,
     variable="WSHUB_TEST_POSTGRES_URL",
     requires="WSHUB_REQUIRE_POSTGRES",
+    missing=None if PROGRAMS else "no PostgreSQL for this machine",
     refusals=POSTGRES_REFUSALS,
 )
 

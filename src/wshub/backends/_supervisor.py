@@ -140,8 +140,8 @@ class SupervisedBackend:
             PayloadTooLarge: It is over `max_payload`. Nothing was published.
         """
         payload = write_envelope(envelope)
-        if len(payload) > self._options.max_payload:
-            raise PayloadTooLarge(len(payload), self._options.max_payload)
+        if len(payload) > self._longest():
+            raise PayloadTooLarge(len(payload), self._longest())
         if self._task is None:
             raise self._unavailable()
         outgoing = self._outgoings.put(self._channel_of(envelope), payload)
@@ -169,6 +169,9 @@ class SupervisedBackend:
         """Say whether messages travel between workers now."""
         seconds = time.monotonic() - self._since
         return Health(self._problem is None, self._name, self._problem, seconds, self._outages)
+
+    def _longest(self) -> int:
+        return self._options.max_payload
 
     def _channel(self, audience: Audience, name: str) -> str:
         prefix = self._options.prefix

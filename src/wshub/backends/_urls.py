@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 
 __all__ = ("backend_from_url",)
 
+_NATS = ("wshub.backends.nats", "NatsBackend")
 _REDIS = ("wshub.backends.redis", "RedisBackend")
 
 _BACKENDS = {
+    "nats": _NATS,
     "redis": _REDIS,
     "rediss": _REDIS,
     "valkey": _REDIS,

@@ -1,0 +1,140 @@
+"""One connection to a NATS server, of nats-py's making, without its second thoughts."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+from wshub.backends._broker import BrokerRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    Take = Callable[[bytes, bytes], Awaitable[None]]
+
+__all__ = ("NatsConnection",)
+
+NEVER = 3600
+"""Seconds, for nats-py's timeouts: deadlines are the supervisor's."""
+
+NOT_NATS = "what answers there is not NATS"
+NOT_ENCRYPTED = "it does not ask for TLS; use nats:// if nobody can listen on the way to it"
+
+
+class NatsConnection(Client):
+    """
+    A connection that ends once and for all, and says so.
+
+    nats-py shakes hands, reads and parses. What it would do next is done here: it keeps a queue
+    for each subscription, which loses the order between them; answers to its `flush()` may be
+    older than what was written; it connects again by itself; and a fault in its reader leaves a
+    client that hears nothing.
+
+    Attributes:
+        ended: Done once the connection is over; its result tells why.
+    """
+
+    ended: asyncio.Future[Exception]
+
+    def __init__(self, take: Take, *, encrypted: bool) -> None:
+        super().__init__()
+        self._take = take
+        self._encrypted = encrypted
+        self._opened = False
+
+    async def open(self, server: str, options: Mapping[str, Any]) -> None:
+        """
+        Connect to a server and log in.
+
+        Raises:
+            BrokerRefused: Something else answers, or without TLS where that is a must.
+            Exception: Whatever nats-py says.
+        """
+        self.ended = asyncio.get_running_loop().create_future()
+        try:
+            await self.connect(
+                [server],
+                error_cb=self._hear,
+                allow_reconnect=False,
+                connect_timeout=NEVER,
+                ping_interval=NEVER,
+                **options,
+            )
+        except (NatsError, ValueError) as error:
+            if self._server_info or self._transport is None or self._transport.at_eof():
+                raise
+            raise BrokerRefused(NOT_NATS) from error
+        self._opened = True
+        assert self._reading_task is not None  # noqa: S101
+        self._reading_task.add_done_callback(self._finish)
+
+    async def drop(self) -> None:
+        """Close it at once, however broken it is."""
+        for name in ("_io_writer", "_bare_io_writer"):
+            writer: asyncio.StreamWriter | None = getattr(self._transport, name, None)
+            if writer is not None:
+                writer.transport.abort()
+        self._opened = True
+        self._pending, self._pending_data_size = [], 0
+        with suppress(Exception):  # nothing is left to be saved
+            await self.close()
+
+    async def write(self, data: bytes) -> None:
+        """Send commands, as they are; may wait until the socket takes more."""
+        self.check()
+        assert self._transport is not None  # noqa: S101
+        self._transport.write(data)
+        await self._transport.drain()
+
+    async def settle(self, data: bytes) -> None:
+        """Send commands, and wait until the server has done all that was ever sent to it."""
+        pong: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._pongs.append(pong)
+        await self.write(data + b"PING\r\n")
+        await self.wait(pong)
+
+    async def wait(self, answer: asyncio.Future[Any]) -> None:
+        """Wait for a future, which is not cancelled, or for the end of the connection."""
+        await asyncio.wait({answer, self.ended}, return_when=asyncio.FIRST_COMPLETED)
+        self.check()
+
+    def end(self, error: Exception) -> None:
+        """Say that the connection is over. The first to say so is believed."""
+        if not self.ended.done():
+            self.ended.set_result(error)
+
+    def check(self) -> None:
+        """Raise what ended the connection, if it is over."""
+        if self.ended.done():
+            error = self.ended.result()
+            raise ConnectionError(str(error) or repr(error)) from error
+
+    async def _hear(self, error: Exception) -> None:
+        if not self._opened:
+            raise error  # or nats-py would try again and again
+        self.end(error)
+
+    def _finish(self, _: asyncio.Task[None]) -> None:
+        self.end(self.last_error or ConnectionError("the connection to NATS is closed"))
+
+    def _connect_command(self) -> bytes:
+        # From here on there are passwords in it.
+        transport = self._transport
+        writer: asyncio.StreamWriter | None = getattr(transport, "_io_writer", None)
+        if self._encrypted and (writer is None or writer.get_extra_info("ssl_object") is None):
+            raise BrokerRefused(NOT_ENCRYPTED)
+        return super()._connect_command()
+
+    async def _process_msg(
+        self,
+        sid: int,  # noqa: ARG002  (nats-py's)
+        subject: bytes,
+        reply: bytes,  # noqa: ARG002
+        data: bytes,
+        headers: bytes | None,  # noqa: ARG002
+    ) -> None:
+        await self._take(subject, data)

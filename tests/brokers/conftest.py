@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
 
-@pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
+@pytest.fixture(scope="session", params=KINDS, ids=lambda kind: kind.name)
 def kind(request: pytest.FixtureRequest) -> Kind:
     """Each kind of broker in turn."""
     chosen: Kind = request.param
@@ -41,7 +41,7 @@ def started() -> Generator[Callable[[Kind], Broker], None, None]:
         broker.stop()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def broker(kind: Kind, started: Callable[[Kind], Broker]) -> Broker:
     """A server that other tests use, too."""
     return started(kind)

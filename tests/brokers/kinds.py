@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
 
 from tests.brokers.redis_server import DEBIAN_SERVER, OWN_SERVER, RedisAdmin, RedisServer
 from wshub.backends import backend_from_url
@@ -43,8 +44,12 @@ class Broker(Protocol):
         """Close the connections of all clients by an administrator's command."""
         ...
 
-    def subscriptions(self, prefix: str) -> list[str]:
-        """Return the channels that anybody is subscribed to, sorted, but for those of probes."""
+    def subscriptions(self, prefix: str) -> int:
+        """Return how many channels anybody is subscribed to, but for those of probes."""
+        ...
+
+    def publish(self, prefix: str, audience: str, name: str, payload: bytes) -> None:
+        """Publish something on the channel of an audience, as a stranger may."""
         ...
 
     def counting(self, prefix: str) -> AbstractContextManager[list[str]]:
@@ -88,6 +93,8 @@ class Kind:
         requires: Name of the one that makes a missing server a failure, as in CI.
         missing: Why there is no server; None: there is one.
         options: Arguments of the backend beside its URL.
+        refusals: Make a URL with which a server refuses to work, of one that works; `s3cret` is
+            the password in it, if there is one.
     """
 
     name: str
@@ -97,16 +104,29 @@ class Kind:
     requires: str
     missing: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    refusals: tuple[Callable[[str], str], ...] = ()
 
     def make(self, url: str, **options: Any) -> Backend:
         """Return a backend for a server, not started."""
         return backend_from_url(url, **{**self.options, **options})
+
+    def at(self, url: str, port: int) -> str:
+        """Return the URL of a server on another port of this machine."""
+        parts = urlsplit(url)
+        user, at, _ = parts.netloc.rpartition("@")
+        return parts._replace(netloc=f"{user}{at}127.0.0.1:{port}").geturl()
 
     def find(self) -> Broker:
         """Return a server for tests that do not hurt it."""
         url = os.environ.get(self.variable)
         return self.visit(url) if url else self.launch()
 
+
+REDIS_REFUSALS = (
+    lambda url: url.replace("redis://", "redis://:s3cret@"),
+    lambda url: url.replace("redis://", "redis://nobody:s3cret@"),
+    lambda url: url.replace("/0", "/4711"),
+)
 
 KINDS = (
     Kind(
@@ -115,6 +135,7 @@ KINDS = (
         visit=RedisAdmin,
         variable="WSHUB_TEST_REDIS_URL",
         requires="WSHUB_REQUIRE_REDIS",
+        refusals=REDIS_REFUSALS,
     ),
     Kind(
         "redis-sharded",
@@ -124,5 +145,6 @@ KINDS = (
         requires="WSHUB_REQUIRE_REDIS",
         missing=None if DEBIAN_SERVER else "no redis-server (7 or newer) on the PATH",
         options={"sharded": True},
+        refusals=REDIS_REFUSALS,
     ),
 )

@@ -56,13 +56,20 @@ class RedisAdmin:
         for kind in ("pubsub", "normal"):
             self.admin.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
 
-    def subscriptions(self, prefix: str) -> list[str]:
-        """Return the channels that anybody is subscribed to, but for those of probes."""
+    def subscriptions(self, prefix: str) -> int:
+        """Return how many channels anybody is subscribed to, but for those of probes."""
         found: list[bytes] = list(self.admin.execute_command("PUBSUB", "CHANNELS"))
         with suppress(redis.ResponseError):  # before Redis 7
             found += self.admin.execute_command("PUBSUB", "SHARDCHANNELS")
-        names = sorted(name.decode() for name in found)
-        return [name for name in names if name.startswith(f"{prefix}:") and not is_probed(name)]
+        names = {name.decode() for name in found if name.startswith(f"{prefix}:".encode())}
+        return len([name for name in names if not is_probed(name)])
+
+    def publish(self, prefix: str, audience: str, name: str, payload: bytes) -> None:
+        """Publish something, by both kinds of pub/sub."""
+        channel = f"{prefix}:{audience}:{name}" if name else f"{prefix}:{audience}"
+        self.admin.execute_command("PUBLISH", channel, payload)
+        with suppress(redis.ResponseError):  # before Redis 7
+            self.admin.execute_command("SPUBLISH", channel, payload)
 
     @contextmanager
     def counting(self, prefix: str) -> Generator[list[str], None, None]:

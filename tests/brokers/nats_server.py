@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from tests.ports import free_port
 from wshub.testing import wait_until
 
 if TYPE_CHECKING:
@@ -34,6 +33,12 @@ accounts {{
 system_account: SYSTEM
 no_auth_user: app
 """
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
 
 
 class NatsSocket:
@@ -127,8 +132,8 @@ class NatsAdmin:
                     subject = f"$SYS.REQ.SERVER.{answer['server']['id']}.KICK"
                     system.ask(subject, {"cid": connection["cid"]})
 
-    def subscriptions(self, prefix: str) -> list[str]:
-        """Return the channels that anybody is subscribed to, but for those of probes."""
+    def subscriptions(self, prefix: str) -> int:
+        """Return how many channels anybody is subscribed to, but for those of probes."""
         with connected(self.url) as client:
             answer = client.ask("$SYS.REQ.ACCOUNT.PING.CONNZ", {"subscriptions": True})
         subjects = {
@@ -136,7 +141,14 @@ class NatsAdmin:
             for connection in answer["data"]["connections"]
             for subject in connection.get("subscriptions_list", ())
         }
-        return sorted(filter(None, (channel_of(prefix, subject) for subject in subjects)))
+        return sum(channel_of(prefix, subject) is not None for subject in subjects)
+
+    def publish(self, prefix: str, audience: str, name: str, payload: bytes) -> None:
+        """Publish something on the channel of an audience, as a stranger may."""
+        subject = f"{prefix}.deliver.{audience}.{name}" if name else f"{prefix}.deliver.{audience}"
+        with connected(self.url) as client:
+            client.send(f"PUB {subject} {len(payload)}\r\n".encode() + payload + b"\r\n")
+            client.settle()
 
     @contextmanager
     def counting(self, prefix: str) -> Generator[list[str], None, None]:

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from wshub.backends._broker import BrokerRefused
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
-
-    Take = Callable[[bytes, bytes], Awaitable[None]]
-
 __all__ = ("NatsConnection",)
 
-NEVER = 3600
-"""Seconds, for nats-py's timeouts: deadlines are the supervisor's."""
+Take = Callable[[bytes, bytes], Awaitable[None]]
+
+OURS: Mapping[str, Any] = {
+    "allow_reconnect": False,
+    "connect_timeout": None,  # with one, a cancellation may be lost in Python 3.11's wait_for()
+    "ping_interval": 3600,
+}
+"""Options of nats-py that are not the user's: deadlines and probes are the supervisor's."""
 
 NOT_NATS = "what answers there is not NATS"
 NOT_ENCRYPTED = "it does not ask for TLS; use nats:// if nobody can listen on the way to it"
@@ -56,14 +58,7 @@ class NatsConnection(Client):
         """
         self.ended = asyncio.get_running_loop().create_future()
         try:
-            await self.connect(
-                [server],
-                error_cb=self._hear,
-                allow_reconnect=False,
-                connect_timeout=NEVER,
-                ping_interval=NEVER,
-                **options,
-            )
+            await self.connect([server], error_cb=self._hear, **OURS, **options)
         except (NatsError, ValueError) as error:
             if self._server_info or self._transport is None or self._transport.at_eof():
                 raise

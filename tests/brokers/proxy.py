@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
+
+ABOUT_PROBES = re.compile(rb"[:.]worker[:.]")
 
 
 class Proxy:
@@ -18,7 +21,7 @@ class Proxy:
         port: Where it listens.
         dropping: Whether bytes in either direction vanish, of old connections and of new ones.
         deafening: Whether only those that the server sends vanish, and only of connections on
-            which it has sent a published message before: those of subscribers.
+            which it has named the channel of a probe before: those of subscribers.
     """
 
     def __init__(self, target: int) -> None:
@@ -71,7 +74,7 @@ class Proxy:
     ) -> None:
         subscriber = False
         while data := await reader.read(65536):
-            subscriber = subscriber or (from_server and b"message\r\n" in data)
+            subscriber = subscriber or (from_server and ABOUT_PROBES.search(data) is not None)
             if not self.dropping and not (self.deafening and subscriber):
                 writer.write(data)
                 await writer.drain()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from typing import Any
 
 from nats.aio.client import Client
@@ -67,16 +66,19 @@ class NatsConnection(Client):
         assert self._reading_task is not None  # noqa: S101
         self._reading_task.add_done_callback(self._finish)
 
-    async def drop(self) -> None:
-        """Close it at once, however broken it is."""
+    def drop(self) -> list[asyncio.Task[None]]:
+        """Close it at once, however broken it is; return the tasks that end with it."""
         for name in ("_io_writer", "_bare_io_writer"):
             writer: asyncio.StreamWriter | None = getattr(self._transport, name, None)
             if writer is not None:
                 writer.transport.abort()
         self._opened = True
-        self._pending, self._pending_data_size = [], 0
-        with suppress(Exception):  # nothing is left to be saved
-            await self.close()
+        self._status = Client.CLOSED
+        tasks = [self._reading_task, self._ping_interval_task, self._flusher_task]
+        running = [task for task in tasks if task is not None]
+        for task in running:
+            task.cancel()
+        return running
 
     async def write(self, data: bytes) -> None:
         """Send commands, as they are; may wait until the socket takes more."""

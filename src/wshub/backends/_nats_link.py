@@ -57,7 +57,9 @@ class NatsLink:
 
     async def close(self) -> None:
         """Drop both connections."""
-        await asyncio.gather(self._publishing.drop(), self._listening.drop())
+        tasks = [*self._publishing.drop(), *self._listening.drop()]
+        if tasks:
+            await asyncio.wait(tasks)
 
     async def publish(self, messages: Sequence[tuple[str, bytes]]) -> None:
         """Publish payloads to subjects; return once the server has passed all on."""

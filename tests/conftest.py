@@ -12,7 +12,7 @@ import uvloop
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-pytest_plugins = ["wshub.testing.fixtures"]
+pytest_plugins = ["wshub.testing.fixtures", "tests.brokers.fixtures"]
 
 IMPLEMENTATIONS = ("websockets-sansio", "wsproto", "websockets")
 

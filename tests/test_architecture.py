@@ -22,6 +22,7 @@ LAYERS = [
         "_close_codes",
         "_counters",
         "_rejection",
+        "_servers",
         "_tasks",
         "events",
         "exceptions",
@@ -48,6 +49,7 @@ LAYERS = [
         "backends._driver",
         "backends._options",
         "backends._outgoing",
+        "backends._probes",
         "backends._subscriptions",
         "backends.base",
         "limits",
@@ -158,6 +160,7 @@ def loaded_by(modules: str, names: set[str]) -> list[str]:
 def test_importing_it_loads_no_server_and_no_driver() -> None:
     """`import wshub` works without any extra, and leaves the tools for tests alone."""
     names = {"uvicorn", "websockets", "wsproto", "uvloop", "httpx", "pytest", "wshub.testing"}
+    names |= {"redis", "hiredis", "psycopg", "nats", "typer"}
     assert loaded_by("wshub, wshub.auth, wshub.backends, wshub.rejections", names) == []
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
-from tests.brokers.nats_server import NatsAdmin, NatsServer
+from tests.brokers.nats_server import PROGRAM, NatsAdmin, NatsServer
 from tests.brokers.redis_server import DEBIAN_SERVER, OWN_SERVER, RedisAdmin, RedisServer
 from wshub.backends import backend_from_url
 
@@ -162,6 +162,7 @@ KINDS = (
         visit=NatsAdmin,
         variable="WSHUB_TEST_NATS_URL",
         requires="WSHUB_REQUIRE_NATS",
+        missing=None if PROGRAM else "no nats-server for this machine",
         refusals=NATS_REFUSALS,
     ),
     Kind(
@@ -170,6 +171,7 @@ KINDS = (
         visit=NatsAdmin,
         variable="WSHUB_TEST_NATS_URL",
         requires="WSHUB_REQUIRE_NATS",
+        missing=None if PROGRAM else "no nats-server for this machine",
         options={"ordered": False},
         refusals=NATS_REFUSALS,
         has_common_order=False,

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from tests.ports import free_port
 from wshub.testing import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-PROGRAM = str(Path(sys.executable).with_name("nats-server"))
-"""It comes with the extra `test`."""
+PROGRAM = shutil.which("nats-server", path=Path(sys.executable).parent) or shutil.which("nats-server")
+"""It comes with the extra `test`, where there is a wheel of it."""
 
 CONFIGURATION = """
 listen: "127.0.0.1:{port}"
@@ -33,12 +34,6 @@ accounts {{
 system_account: SYSTEM
 no_auth_user: app
 """
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 class NatsSocket:
@@ -185,10 +180,11 @@ class NatsServer(NatsAdmin):
         super().__init__(f"nats://{login}127.0.0.1:{self.port}")
         self.directory = Path(tempfile.mkdtemp(prefix="wshub-nats-"))
         self.configuration = configuration
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes]
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
+        assert PROGRAM is not None
         path, log = self.directory / "nats.conf", self.directory / "log"
         path.write_text(
             self.configuration.format(port=self.port, directory=self.directory / "store")
@@ -197,7 +193,6 @@ class NatsServer(NatsAdmin):
         wait_until(self._answers, awaited="NATS to answer")
 
     def _answers(self) -> bool:
-        assert self._process is not None
         assert self._process.poll() is None, (self.directory / "log").read_text()
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
@@ -207,7 +202,6 @@ class NatsServer(NatsAdmin):
 
     def kill(self) -> None:
         """End it at once, by SIGKILL."""
-        assert self._process is not None
         self._process.kill()
         self._process.wait()
 
@@ -220,13 +214,10 @@ class NatsServer(NatsAdmin):
         self._signal(signal.SIGCONT)
 
     def _signal(self, number: signal.Signals) -> None:
-        assert self._process is not None
         self._process.send_signal(number)
 
     def stop(self) -> None:
         """End it, and remove what it wrote. Idempotent."""
-        if self._process is not None:
-            self.resume()
-            self.kill()
-            self._process = None
+        self.resume()
+        self.kill()
         shutil.rmtree(self.directory, ignore_errors=True)

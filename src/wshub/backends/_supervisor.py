@@ -83,7 +83,9 @@ class SupervisedBackend:
         return f"<{self._name} prefix={self._options.prefix!r} {self._problem or 'ready'}>"
 
     def attach(self, receiver: Receiver) -> None:
-        """Take what the manager offers."""
+        """Take what the manager offers. Raises RuntimeError if it belongs to another already."""
+        if hasattr(self, "_receiver"):
+            raise RuntimeError(f"this {self._name} belongs to somebody else; make another one")
         self._receiver = receiver
 
     async def start(self) -> None:

@@ -36,6 +36,7 @@ LAYERS = [
         "_handler",
         "_inbox",
         "_link",
+        "_loop_thread",
         "_names",
         "_outbox",
         "_sink",
@@ -57,7 +58,7 @@ LAYERS = [
     {"_registry", "backends", "connection", "rooms"},
     {"_admission", "_drain", "_hub", "_lifecycle", "_relay"},
     {"manager", "rejections"},
-    {"testing"},
+    {"_command", "cli", "publisher", "testing"},
 ]
 """Lowest first. A module imports from its own layer and from those before it."""
 

@@ -26,9 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
     from tests.brokers.kinds import Broker, Kind
-    from wshub.backends import Backend, Receiver
+    from wshub.backends import Receiver
     from wshub.messages import Audience, Envelope
-    from wshub.publisher import SyncPublisher
 
 REDIS = KINDS[0]
 

@@ -187,10 +187,12 @@ class _Session:
 
     def __init__(self, backend: Backend, timeout: float) -> None:
         if isinstance(backend, MemoryBackend):
-            raise ValueError("MemoryBackend reaches no other process; use the backend of the app")
+            raise ValueError(  # noqa: TRY004  (of the right type, and of no use)
+                "MemoryBackend reaches no other process; use the backend of the app"
+            )
         if not timeout > 0:
             raise ValueError(f"timeout must be positive, not {timeout!r}")
-        backend.attach(Receiver(_ignore, lambda _: None, lambda _: None))
+        backend.attach(Receiver(_deliver_nothing, _ignore, _ignore))
         self._backend = backend
         self._timeout = timeout
         self._thread: LoopThread | None = None
@@ -260,8 +262,12 @@ class _Session:
             await self._backend.stop()
 
 
-async def _ignore(_: Envelope) -> None:
-    """Deliver to nobody: there are no connections here."""
+async def _deliver_nothing(_: Envelope) -> None:
+    """Deliver to nobody: there are no connections here, and no subscriptions."""
+
+
+def _ignore(_: object) -> None:
+    """Tell nobody: calls raise what they run into."""
 
 
 def _to_room(message: object, room: str | None, exclude: Iterable[str]) -> Publication:

@@ -21,7 +21,9 @@ from wshub.testing import wait_until
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-PROGRAM = shutil.which("nats-server", path=Path(sys.executable).parent) or shutil.which("nats-server")
+PROGRAM = shutil.which("nats-server", path=Path(sys.executable).parent) or shutil.which(
+    "nats-server"
+)
 """It comes with the extra `test`, where there is a wheel of it."""
 
 CONFIGURATION = """

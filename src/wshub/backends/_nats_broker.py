@@ -58,10 +58,9 @@ class NatsBroker:
         with _explaining():
             for left in reversed(range(number)):
                 try:
-                    if not left:
-                        return await self._connect_to(self._servers[0])
                     async with Limit(SHARE / number):
-                        return await self._connect_to(self._servers[0])
+                        await self._connect_to(self._servers[0])
+                    break
                 except Exception:  # another one may be better off
                     self._servers.rotate(-1)
                     if not left:

@@ -13,7 +13,7 @@ from wshub.backends._broker import BrokerRefused
 
 __all__ = ("NatsConnection",)
 
-Take = Callable[[bytes, bytes], Awaitable[None]]
+Take = Callable[[bytes], Awaitable[None]]
 
 OURS: Mapping[str, Any] = {
     "allow_reconnect": False,
@@ -40,6 +40,10 @@ class NatsConnection(Client):
     """
 
     ended: asyncio.Future[Exception]
+    _flusher_task: asyncio.Task[None] | None
+    _ping_interval_task: asyncio.Task[None] | None
+    _reading_task: asyncio.Task[None] | None
+    _pongs: list[asyncio.Future[bool]]
 
     def __init__(self, take: Take, *, encrypted: bool) -> None:
         super().__init__()
@@ -68,8 +72,7 @@ class NatsConnection(Client):
 
     def drop(self) -> list[asyncio.Task[None]]:
         """Close it at once, however broken it is; return the tasks that end with it."""
-        for name in ("_io_writer", "_bare_io_writer"):
-            writer: asyncio.StreamWriter | None = getattr(self._transport, name, None)
+        for writer in (self._writer(), self._writer("_bare_io_writer")):
             if writer is not None:
                 writer.transport.abort()
         self._opened = True
@@ -83,9 +86,10 @@ class NatsConnection(Client):
     async def write(self, data: bytes) -> None:
         """Send commands, as they are; may wait until the socket takes more."""
         self.check()
-        assert self._transport is not None  # noqa: S101
-        self._transport.write(data)
-        await self._transport.drain()
+        writer = self._writer()
+        assert writer is not None  # noqa: S101
+        writer.write(data)
+        await writer.drain()
 
     async def settle(self, data: bytes) -> None:
         """Send commands, and wait until the server has done all that was ever sent to it."""
@@ -110,6 +114,10 @@ class NatsConnection(Client):
             error = self.ended.result()
             raise ConnectionError(str(error) or repr(error)) from error
 
+    def _writer(self, name: str = "_io_writer") -> asyncio.StreamWriter | None:
+        writer: asyncio.StreamWriter | None = getattr(self._transport, name, None)
+        return writer
+
     async def _hear(self, error: Exception) -> None:
         if not self._opened:
             raise error  # or nats-py would try again and again
@@ -120,8 +128,7 @@ class NatsConnection(Client):
 
     def _connect_command(self) -> bytes:
         # From here on there are passwords in it.
-        transport = self._transport
-        writer: asyncio.StreamWriter | None = getattr(transport, "_io_writer", None)
+        writer = self._writer()
         if self._encrypted and (writer is None or writer.get_extra_info("ssl_object") is None):
             raise BrokerRefused(NOT_ENCRYPTED)
         return super()._connect_command()
@@ -129,9 +136,9 @@ class NatsConnection(Client):
     async def _process_msg(
         self,
         sid: int,  # noqa: ARG002  (nats-py's)
-        subject: bytes,
+        subject: bytes,  # noqa: ARG002
         reply: bytes,  # noqa: ARG002
         data: bytes,
         headers: bytes | None,  # noqa: ARG002
     ) -> None:
-        await self._take(subject, data)
+        await self._take(data)

@@ -28,8 +28,6 @@ class NatsLink:
         self._publishing = NatsConnection(self._take_answer, encrypted=encrypted)
         self._listening = NatsConnection(self._take_payload, encrypted=encrypted)
         self._inbox = ""
-        self._question = b""
-        self._questions = 0
         self._answers: list[bytes] = []
         self._missing = 0
         self._answered: asyncio.Future[None]
@@ -49,7 +47,7 @@ class NatsLink:
         self._arrived, self._room = asyncio.Event(), asyncio.Event()
         await self._publishing.open(server, options)
         self._inbox = self._publishing.new_inbox()
-        await self._publishing.settle(b"SUB %b.* 1\r\n" % self._inbox.encode())
+        await self._publishing.settle(b"SUB %b 1\r\n" % self._inbox.encode())
         await self._listening.open(server, options)
         # Whichever ends first, there is nothing more to hear.
         for connection in (self._publishing, self._listening):
@@ -71,12 +69,9 @@ class NatsLink:
 
         An empty one means that nobody is there to answer.
         """
-        self._questions += 1
-        reply = f"{self._inbox}.{self._questions}"
-        self._question = reply.encode()
         self._answers, self._missing = [], len(messages)
         self._answered = asyncio.get_running_loop().create_future()
-        packed = [_publish(*message, reply=reply) for message in messages]
+        packed = [_publish(*message, reply=self._inbox) for message in messages]
         await self._publishing.write(b"".join(packed))
         await self._publishing.wait(self._answered)
         return self._answers
@@ -107,16 +102,14 @@ class NatsLink:
             self._room.set()
         return payload
 
-    async def _take_payload(self, _: bytes, data: bytes) -> None:
+    async def _take_payload(self, data: bytes) -> None:
         self._payloads.append(data)
         self._arrived.set()
         if len(self._payloads) >= READ_AHEAD:
             self._room.clear()
             await self._room.wait()
 
-    async def _take_answer(self, subject: bytes, data: bytes) -> None:
-        if subject != self._question:
-            return  # to a question that was given up
+    async def _take_answer(self, data: bytes) -> None:
         self._answers.append(data)
         if len(self._answers) == self._missing:
             self._answered.set_result(None)

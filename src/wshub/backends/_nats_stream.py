@@ -71,8 +71,8 @@ class NatsStream:
                 raise BrokerRefused(f"{problem}; enable it, {PLAIN}")
             raise ConnectionError(problem)
         config = found["config"]
-        republish = config.get("republish") or {}
-        if self._incoming not in config["subjects"] or republish.get("dest") != self._outgoing:
+        republished: dict[str, str] = config.get("republish", {})
+        if self._incoming not in config["subjects"] or republished.get("dest") != self._outgoing:
             raise BrokerRefused(
                 f"its stream {self._name} does not publish {self._incoming} to {self._outgoing}; "
                 "delete it, or use another prefix"

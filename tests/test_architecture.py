@@ -40,6 +40,7 @@ LAYERS = [
         "_handler",
         "_inbox",
         "_link",
+        "_loop_thread",
         "_names",
         "_outbox",
         "_reader",
@@ -63,7 +64,7 @@ LAYERS = [
     {"_registry", "backends", "connection", "rooms"},
     {"_admission", "_drain", "_hub", "_lifecycle", "_relay"},
     {"manager", "rejections"},
-    {"testing", "uvicorn"},
+    {"_command", "cli", "publisher", "testing", "uvicorn"},
 ]
 """Lowest first. A module imports from its own layer and from those before it."""
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
+from tests.brokers.nats_server import PROGRAM, NatsAdmin, NatsServer
 from tests.brokers.postgres_server import PASSWORD, PROGRAMS, PostgresAdmin, PostgresServer
 from tests.brokers.redis_server import DEBIAN_SERVER, OWN_SERVER, RedisAdmin, RedisServer
 from wshub.backends import backend_from_url
@@ -96,6 +97,7 @@ class Kind:
         options: Arguments of the backend beside its URL.
         refusals: Make a URL with which a server refuses to work, of one that works; `s3cret` is
             the password in it, if there is one.
+        has_common_order: Whether all workers see the messages of several in one order.
     """
 
     name: str
@@ -106,6 +108,7 @@ class Kind:
     missing: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     refusals: tuple[Callable[[str], str], ...] = ()
+    has_common_order: bool = True
 
     def make(self, url: str, **options: Any) -> Backend:
         """Return a backend for a server, not started."""
@@ -145,6 +148,11 @@ POSTGRES = Kind(
     refusals=POSTGRES_REFUSALS,
 )
 
+NATS_REFUSALS = (
+    lambda url: url.replace("nats://", "nats://app:s3cret@"),
+    lambda url: url.replace("nats://", "nats://s3cret@"),
+)
+
 KINDS = (
     Kind(
         "redis",
@@ -166,4 +174,24 @@ KINDS = (
         refusals=REDIS_REFUSALS,
     ),
     POSTGRES,
+    Kind(
+        "nats",
+        launch=NatsServer,
+        visit=NatsAdmin,
+        variable="WSHUB_TEST_NATS_URL",
+        requires="WSHUB_REQUIRE_NATS",
+        missing=None if PROGRAM else "no nats-server for this machine",
+        refusals=NATS_REFUSALS,
+    ),
+    Kind(
+        "nats-plain",
+        launch=NatsServer,
+        visit=NatsAdmin,
+        variable="WSHUB_TEST_NATS_URL",
+        requires="WSHUB_REQUIRE_NATS",
+        missing=None if PROGRAM else "no nats-server for this machine",
+        options={"ordered": False},
+        refusals=NATS_REFUSALS,
+        has_common_order=False,
+    ),
 )

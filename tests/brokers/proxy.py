@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
+
+ABOUT_PROBES = re.compile(rb"[:.]worker[:.]")
 
 
 class Proxy:
@@ -70,7 +73,7 @@ class Proxy:
     ) -> None:
         subscriber = False
         while data := await reader.read(65536):
-            subscriber = subscriber or (from_server and b":worker:" in data)
+            subscriber = subscriber or (from_server and ABOUT_PROBES.search(data) is not None)
             if not self.dropping and not (self.deafening and subscriber):
                 writer.write(data)
                 await writer.drain()

@@ -31,6 +31,7 @@ class TestBrokers(BackendContract):
     @pytest.fixture(autouse=True)
     def use(self, kind: Kind, broker: Broker) -> None:
         self.kind, self.url = kind, broker.url
+        self.has_common_order = kind.has_common_order
 
     def make(self, prefix: str) -> Backend:
         return self.kind.make(self.url, prefix=prefix, max_payload=self.max_payload)

@@ -3,6 +3,7 @@
 from wshub.backends._urls import backend_from_url
 from wshub.backends.base import Backend, Deliver, Health, Receiver
 from wshub.backends.memory import MemoryBackend
+from wshub.backends.nats import NatsBackend
 from wshub.backends.postgres import PostgresBackend
 from wshub.backends.redis import RedisBackend
 
@@ -11,6 +12,7 @@ __all__ = (
     "Deliver",
     "Health",
     "MemoryBackend",
+    "NatsBackend",
     "PostgresBackend",
     "Receiver",
     "RedisBackend",

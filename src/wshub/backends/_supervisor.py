@@ -85,7 +85,9 @@ class SupervisedBackend:
         return f"<{self._name} prefix={self._options.prefix!r} {self._problem or 'ready'}>"
 
     def attach(self, receiver: Receiver) -> None:
-        """Take what the manager offers."""
+        """Take what the manager offers. Raises RuntimeError if it belongs to another already."""
+        if hasattr(self, "_receiver"):
+            raise RuntimeError(f"this {self._name} belongs to somebody else; make another one")
         self._receiver = receiver
 
     async def start(self) -> None:
@@ -137,8 +139,8 @@ class SupervisedBackend:
             PayloadTooLarge: It is over `max_payload`. Nothing was published.
         """
         payload = write_envelope(envelope)
-        if len(payload) > self._options.max_payload:
-            raise PayloadTooLarge(len(payload), self._options.max_payload)
+        if len(payload) > self._longest():
+            raise PayloadTooLarge(len(payload), self._longest())
         if self._task is None:
             raise self._unavailable()
         outgoing = self._put(self._channel_of(envelope), payload)
@@ -170,6 +172,9 @@ class SupervisedBackend:
         """Say whether messages travel between workers now."""
         seconds = time.monotonic() - self._since
         return Health(self._problem is None, self._name, self._problem, seconds, self._outages)
+
+    def _longest(self) -> int:
+        return self._options.max_payload
 
     def _channel(self, audience: Audience, name: str) -> str:
         prefix = self._options.prefix

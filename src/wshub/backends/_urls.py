@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
 __all__ = ("backend_from_url",)
 
+_NATS = ("wshub.backends.nats", "NatsBackend")
+_POSTGRES = ("wshub.backends.postgres", "PostgresBackend")
 _REDIS = ("wshub.backends.redis", "RedisBackend")
 
-_POSTGRES = ("wshub.backends.postgres", "PostgresBackend")
-
 _BACKENDS = {
+    "nats": _NATS,
     "postgres": _POSTGRES,
     "postgresql": _POSTGRES,
     "redis": _REDIS,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from benchmarks.chart import Bar, Group, draw
 from benchmarks.figures import Figure
+from benchmarks.machine import busy_seconds, cores
 from benchmarks.report import table
 from benchmarks.rounds import interleave
 from benchmarks.ways import FANOUT, LITESTAR, SOCKETIO, STOCK, WEBSOCKETS
@@ -23,6 +24,9 @@ PATH = "/chat"
 
 COMPLETE = 0.999
 """Share of the deliveries from which on a server is said to keep up."""
+
+DISTURBANCE = 0.1
+"""Share of the server's processor that others may take before the figures say nothing."""
 
 
 class Setup(NamedTuple):
@@ -73,6 +77,7 @@ class Row:
         sending_lag: ms by which the load generator was late in sending, 99th percentile, the worst.
         reading_lag: The same in reading what was there.
         load: Share of a processor that the load generator used, the largest.
+        others: Share of the server's processor that others used, the largest.
         obstacle: Why it was not measured.
     """
 
@@ -86,6 +91,7 @@ class Row:
     sending_lag: float = 0
     reading_lag: float = 0
     load: float = 0
+    others: float = 0
     obstacle: str | None = None
 
     @property
@@ -109,6 +115,7 @@ class _Round(NamedTuple):
     sending_lag: float
     reading_lag: float
     load: float
+    others: float
 
 
 def measure(plan: Plan = FULL) -> list[Row]:
@@ -139,18 +146,21 @@ def _measure_round(plan: Plan, way: Way, people: int, loop: str) -> _Round:
         if warmed["frames"] < warmed["expected"]:  # it does not keep up: nothing may be left over
             rig.load.ask("wait", frames=warmed["expected"] - warmed["frames"])
         rig.load.ask("latency")
-        before = rig.server.cpu_ns
+        core, _ = cores()
+        before, busy = rig.server.cpu_ns, busy_seconds(core)
         result = rig.load.ask("chat", seconds=plan.seconds, **talk)
-        used = rig.server.cpu_ns - before
+        used = (rig.server.cpu_ns - before) / 1e9
+        busy = busy_seconds(core) - busy
         latency = rig.load.ask("latency")
     return _Round(
-        share=used / 1e9 / result["seconds"],
+        share=used / result["seconds"],
         p50=latency["p50"],
         p99=latency["p99"],
         delivered=result["frames"] / result["expected"],
         sending_lag=result["sending_lag"],
         reading_lag=result["reading_lag"],
         load=result["share"],
+        others=max(0.0, busy - used) / result["seconds"],
     )
 
 
@@ -166,6 +176,7 @@ def _summarise(way: Way, loop: str, people: int, rounds: Sequence[_Round]) -> Ro
         sending_lag=max(one.sending_lag for one in rounds),
         reading_lag=max(one.reading_lag for one in rounds),
         load=max(one.load for one in rounds),
+        others=max(one.others for one in rounds),
     )
 
 
@@ -184,6 +195,7 @@ def tables(rows: Sequence[Row]) -> dict[str, str]:
                 "load generator late in sending, ms",
                 "in reading, ms",
                 "its CPU",
+                "CPU of others",
             ),
             [(str(row.people), row.loop, row.way, *_show(row)) for row in rows],
         )
@@ -201,7 +213,7 @@ def charts(rows: Sequence[Row]) -> dict[str, str]:
 
 def _show(row: Row) -> tuple[str, ...]:
     if row.share is None or row.p50 is None or row.p99 is None:
-        return (f"not measured: {row.obstacle}", *[""] * 6)
+        return (f"not measured: {row.obstacle}", *[""] * 7)
     return (
         f"{100 * row.share.median:.0f} %",
         "all" if row.keeps_up else f"{100 * row.delivered:.0f} %",
@@ -210,6 +222,7 @@ def _show(row: Row) -> tuple[str, ...]:
         f"{row.sending_lag:.1f}",
         f"{row.reading_lag:.1f}",
         f"{100 * row.load:.0f} %",
+        f"{100 * row.others:.0f} %" + (", disturbed" if row.others > DISTURBANCE else ""),
     )
 
 

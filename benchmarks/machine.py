@@ -11,7 +11,15 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-__all__ = ("Machine", "cores", "describe_machine", "file_limit", "pin", "raise_file_limit")
+__all__ = (
+    "Machine",
+    "busy_seconds",
+    "cores",
+    "describe_machine",
+    "file_limit",
+    "pin",
+    "raise_file_limit",
+)
 
 PACKAGES = (
     "wshub",
@@ -79,6 +87,15 @@ def raise_file_limit() -> None:
 def file_limit() -> int:
     """Return how many files and sockets a process may open at most."""
     return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+
+
+def busy_seconds(core: int | None) -> float:
+    """Return for how long a processor, or all of them, was not idle, stolen time included."""
+    name = "cpu" if core is None else f"cpu{core}"
+    fields = (line.split() for line in Path("/proc/stat").read_text().splitlines())
+    ticks = next(ticks for label, *ticks in fields if label == name)
+    user, nice, system, _, _, *rest = (int(count) for count in ticks[:8])
+    return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
 
 
 def _versions() -> dict[str, str]:

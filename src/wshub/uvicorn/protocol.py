@@ -93,6 +93,7 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
             else:
                 text = event.get("text")
                 self._take(event["bytes"] if text is None else text)
+        self._read()
 
     def resume(self) -> None:
         """Go on reading: the receiver has room again."""
@@ -112,22 +113,22 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
         await super().send(message)
         if message["type"] == "websocket.close":
             self._sink.end()
+            self._read()
 
     async def receive(self) -> ASGIReceiveEvent:
         """Return the next ASGI event, unless a manager has taken over."""
         self._receiving += 1
         try:
-            return await super().receive()
+            event = await super().receive()
         finally:
             self._receiving -= 1
+        self._read()
+        return event
 
     def data_received(self, data: bytes) -> None:
-        """Read no more of `data` than the receiver takes."""
-        if self._receiver is None:
-            super().data_received(data)
-        else:
-            self._unread += data
-            self._read()
+        """Read no more of `data` than the app, or the receiver, takes."""
+        self._unread += data
+        self._read()
 
     def send_receive_event_to_app(self) -> None:
         """Hand over a whole message."""
@@ -208,6 +209,7 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of everything."""
         self._sink.end()
+        self._unread = b""
         super().connection_lost(exc)
         self._receiver = self._held = None
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.servers.contract import RoomServer
+from benchmarks.texts import texts
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from benchmarks.servers.contract import Server
 
@@ -27,11 +28,16 @@ ROOTS = tuple(
 """Where files are that Python may name."""
 
 
+RECIPIENTS_PER_TURN = 256
+"""Recipients that every server has written to after one more turn of the event loop."""
+
+
 class Control:
     """Carries out commands on one server."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
+        self._texts: dict[tuple[str, int], Iterator[str]] = {}
         self.commands: dict[str, Callable[..., Awaitable[object]]] = {
             "broadcast": self.broadcast,
             "collect": self.collect,
@@ -44,15 +50,28 @@ class Control:
         }
 
     async def broadcast(
-        self, *, messages: int, size: int, per_turn: int = 1, rooms: Sequence[str | None] = (None,)
+        self,
+        *,
+        messages: int,
+        size: int,
+        kind: str = "same",
+        per_turn: int = 1,
+        rooms: Sequence[str | None] = (None,),
     ) -> None:
-        """Send messages, to one of `rooms` after the other, `per_turn` in each loop turn."""
-        text = "x" * size
+        """
+        Send messages, to one of `rooms` after the other, `per_turn` in each loop turn.
+
+        Who writes to a part of the recipients in each turn has done so for all before the next
+        messages come: nothing leaves together by being late.
+        """
+        turns = 1 + self._server.connection_count // RECIPIENTS_PER_TURN
+        upcoming = self._texts.setdefault((kind, size), cycle(texts(kind, size)))
         broadcast = self._server.broadcast
         for number, room in enumerate(islice(cycle(rooms), messages), start=1):
-            await broadcast(text, room)
+            await broadcast(next(upcoming), room)
             if number % per_turn == 0:
-                await asyncio.sleep(0)
+                for _ in range(turns):
+                    await asyncio.sleep(0)
 
     async def pace(self, *, messages: int, size: int, rate: float) -> None:
         """Send `rate` messages a second, each with the time at which it was sent in it."""

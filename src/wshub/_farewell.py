@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from math import inf
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from wshub._clock import limit_time
@@ -69,22 +70,23 @@ def say_farewell(
     return hub.tasks.start(farewell, name=f"wshub close {name}")
 
 
-def free_later(clock: Clock, sink: Sink, grace: float, limit: float = 0) -> None:
+def free_later(clock: Clock, sink: Sink, limit: float, patience: float = inf) -> None:
     """
-    Drop the transport of a peer that does not read what it was sent last within `grace` seconds.
+    Drop the transport of a peer that does not read what it was sent last.
 
-    One that goes on reading has `limit` seconds for all of it.
+    It has `limit` seconds, as long as it goes on reading: not `patience` seconds without.
     """
-    unsent = sink.unsent_bytes
-    if unsent:
-        clock.call_later(grace, _free_unless_read, clock, sink, grace, limit - grace, unsent)
+    # The server may write its own last frame after it has said that it is the end.
+    call_soon = asyncio.get_running_loop().call_soon
+    call_soon(_free, clock, sink, clock.time() + limit, patience, inf)
 
 
-def _free_unless_read(clock: Clock, sink: Sink, grace: float, limit: float, unsent: int) -> None:
-    if limit > 0 and sink.unsent_bytes < unsent:
-        free_later(clock, sink, grace, limit)
-    else:
+def _free(clock: Clock, sink: Sink, end: float, patience: float, before: float) -> None:
+    unsent, left = sink.unsent_bytes, end - clock.time()
+    if unsent and (left <= 0 or unsent >= before):
         sink.abort()
+    elif unsent:
+        clock.call_later(min(left, patience), _free, clock, sink, end, patience, unsent)
 
 
 async def _write_farewell(

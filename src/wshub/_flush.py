@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from wshub._batch import make_empty_batch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from wshub._batch import Batch
     from wshub._clock import Clock
@@ -34,17 +34,37 @@ class Flush:
 
     Attributes:
         empty: What an outbox has collected that has collected nothing.
+        runs: How often it has written.
     """
 
-    __slots__ = ("_clock", "_collecting", "_counters", "_interval", "_loop", "empty")
+    __slots__ = (
+        "_clock",
+        "_collecting",
+        "_counters",
+        "_home",
+        "_interval",
+        "_leave_home",
+        "_loop",
+        "empty",
+        "runs",
+    )
 
-    def __init__(self, options: OutboxOptions, counters: Counters, clock: Clock) -> None:
+    def __init__(
+        self,
+        options: OutboxOptions,
+        counters: Counters,
+        clock: Clock,
+        leave_home: Callable[[], None],
+    ) -> None:
         self.empty: Batch = make_empty_batch(options.max_messages, options.max_bytes)
         self._interval = options.flush_interval
         self._counters = counters
         self._clock = clock
         self._collecting: list[FramedOutbox] = []
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._home: asyncio.AbstractEventLoop | None = None
+        self._leave_home = leave_home
+        self.runs: int = 0
 
     def add(self, outbox: FramedOutbox) -> None:
         """Take note that `outbox` has collected something."""
@@ -71,17 +91,31 @@ class Flush:
             self._schedule()
         return others
 
+    def enter(self, loop: asyncio.AbstractEventLoop) -> None:
+        """
+        Work in `loop` from now on.
+
+        If the one before was closed, so were its sockets, without a word to their protocols, and
+        others may have their descriptors.
+        """
+        if loop is not self._home:
+            home, self._home = self._home, loop
+            if home is not None and home.is_closed():
+                self._leave_home()
+
     def _schedule(self) -> None:
         loop = asyncio.get_running_loop()
         if self._loop is loop:
             return
         self._loop = loop
+        self.enter(loop)
         if self._interval:
             self._clock.call_later(self._interval, self._run)
         else:
             loop.call_soon(self._run)
 
     def _run(self) -> None:
+        self.runs += 1
         collecting = self._collecting
         self._collecting, self._loop = collecting[TURN:], None
         if self._collecting:
@@ -99,17 +133,17 @@ class Flush:
             pending = outbox.pending
             if pending is None or pending is empty:
                 continue  # it was discarded, or written before
-            sink = outbox.sink
-            if pending is not batch or sink.form is not form:
-                batch, form = pending, sink.form
+            if pending is not batch or outbox.form is not form:
+                batch, form = pending, outbox.form
                 frames, count = batch.frames(form), batch.count
                 size = len(frames)
             outbox.pending = empty
-            if sink.descriptor < 0:
+            descriptor = outbox.descriptor
+            if descriptor < 0:
                 outbox.write(pending)
                 continue
             try:
-                written = write(sink.descriptor, frames)
+                written = write(descriptor, frames)
             except BlockingIOError:
                 outbox.settle(pending, 0)
                 continue

@@ -6,16 +6,21 @@ import os
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
+from wshub._frames import PLAIN
 from wshub._outbox import Outbox, OutboxHub, OutboxLink
 
 if TYPE_CHECKING:
     from wshub._batch import Batch
     from wshub._eager import Start
     from wshub._flush import Flush
+    from wshub._frames import FrameForm
     from wshub._sink import FrameSink
     from wshub.messages import Outgoing
 
 __all__ = ("FramedOutbox",)
+
+SETTLING = 1 / 8
+"""Part of `send_timeout` for what the peer's system takes by itself, which is no progress."""
 
 
 class _Hub(OutboxHub, Protocol):
@@ -32,16 +37,26 @@ class FramedOutbox(Outbox):
     one loop, and comes to `settle()` with what a peer did not take at once.
 
     Attributes:
-        sink: Where it writes to.
+        form: What frames are to look like.
+        descriptor: Where they may be written to now; negative: only the sink may write.
     """
 
-    __slots__ = ("_flush", "sink")
+    __slots__ = ("_flush", "_sink", "descriptor", "form")
 
     def __init__(self, sink: FrameSink, link: OutboxLink, hub: _Hub) -> None:
         super().__init__(link, hub)
-        self.sink: FrameSink = sink
+        self.form: FrameForm = PLAIN
+        self.descriptor: int = -1
+        self._sink = sink
         self._flush = hub.flush
         self.pending = self._flush.empty
+
+    def has_room(self, outgoing: Outgoing) -> bool:
+        """Whether it can be taken now; a batch that has no place for it leaves before."""
+        batch = self.pending
+        if batch is not None and batch.followed_by(outgoing) is None:
+            self.flush()
+        return super().has_room(outgoing)
 
     def flush(self) -> None:
         """Write what was collected in this turn."""
@@ -79,25 +94,53 @@ class FramedOutbox(Outbox):
 
     def pour(self) -> None:
         """Hand everything that waits to the transport, whatever that holds already."""
-        self.flush()
+        self.stop_accepting()
         waiting = self.messages
         if not waiting:
             return
-        frames = b"".join(message.frame(self.sink.form) for message in self._queue)
+        frames = b"".join(message.frame(self.form) for message in self._queue)
+        try:
+            write = self._sink.write(frames)
+        except Exception:  # event loops raise what they like for a dead peer
+            self.discard()
+            return
         self._queue = ()
         self._waiting_bytes = 0
-        self._counters.queued -= waiting
         self._end_write()
-        try:
-            write = self.sink.write(frames)
-        except Exception as error:  # event loops raise what they like for a dead peer
-            self.lose(waiting, error)
-            return
-        # The transport closes next: whether a peer has taken all of it nobody will be told.
-        self._counters.sent += waiting
-        if write is not None:
-            self.pending = None
-            self._block(write, 0)
+        if write is None:
+            self._count_poured(waiting, lost=False)
+        else:
+            self._set_deadline()
+            write.add_done_callback(
+                lambda write: self._count_poured(waiting, lost=write.exception() is not None)
+            )
+
+    def _count_poured(self, messages: int, *, lost: bool) -> None:
+        """Count what does not wait here any longer."""
+        self._end_write()
+        self._counters.queued -= messages
+        if lost:
+            self._drop("closed", messages)
+        else:
+            self._counters.sent += messages
+
+    def _set_deadline(self) -> None:
+        settling = self._options.send_timeout * SETTLING
+        self._deadline = self._clock.call_later(
+            settling, self._wait_for_progress, self._options.send_timeout - settling
+        )
+
+    def _wait_for_progress(self, seconds: float) -> None:
+        self._deadline = self._clock.call_later(
+            seconds, self._look_for_progress, self._sink.unsent_bytes
+        )
+
+    def _look_for_progress(self, before: int) -> None:
+        """Bear with a peer that reads slowly but steadily."""
+        if self._sink.unsent_bytes < before:
+            self._set_deadline()
+        else:
+            self._link.evict("send_timeout", None)
 
     def _start(self, outgoing: Outgoing, start: Start) -> None:
         batch = self._flush.empty if self.pending is None else self.pending
@@ -122,12 +165,12 @@ class FramedOutbox(Outbox):
             self.pending = self._flush.empty
 
     def _write_batch(self, batch: Batch) -> None:
-        frames = batch.frames(self.sink.form)
-        if self.sink.descriptor < 0:
+        frames = batch.frames(self.form)
+        if self.descriptor < 0:
             self._write_through(frames, batch.count)
             return
         try:
-            written = os.write(self.sink.descriptor, frames)
+            written = os.write(self.descriptor, frames)
         except BlockingIOError:
             written = 0
         except OSError as error:
@@ -137,7 +180,7 @@ class FramedOutbox(Outbox):
 
     def _settle(self, batch: Batch, written: int) -> None:
         """Leave what begins with the first message that was not taken whole to the transport."""
-        form, sent, end = self.sink.form, 0, 0
+        form, sent, end = self.form, 0, 0
         for message in batch.messages:
             end += len(message.frame(form))
             if end > written:
@@ -158,7 +201,7 @@ class FramedOutbox(Outbox):
     def _write_through(self, frames: bytes, messages: int) -> None:
         """Leave frames of so many messages, which are not counted yet, to the transport."""
         try:
-            write = self.sink.write(frames)
+            write = self._sink.write(frames)
         except Exception as error:  # event loops raise what they like for a dead peer
             self.lose(messages, error)
             return

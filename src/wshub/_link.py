@@ -325,4 +325,4 @@ class Link:
             self.outbox.discard()
             # A server that stops waits for those who take what is queued, as a close of ours does.
             limit = self._hub.outbox_options.send_timeout if by == "server" else EVICTION_GRACE
-            free_later(self._hub.clock, self._sink, EVICTION_GRACE, limit)
+            free_later(self._hub.clock, self._sink, limit, EVICTION_GRACE)

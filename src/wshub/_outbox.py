@@ -35,7 +35,8 @@ class OutboxOptions:
         overflow: What a broadcast does to a peer whose queue is full: `"disconnect"` cuts the
             peer off with 1013, `"drop_oldest"` and `"drop_newest"` drop one message, counted.
         send_timeout: Seconds for which a peer may block one write before it is cut off with
-            1013, and the longest time that a close waits for what is queued.
+            1013, and the longest time that a close waits for what is queued. With
+            `wshub.uvicorn.FanoutProtocol` a peer that goes on reading does not block.
         flush_interval: Seconds for which messages are collected so that they leave in one write;
             0: those of one turn of the event loop. Only with `wshub.uvicorn.FanoutProtocol`.
         compress_from: Bytes of payload below which a message is not compressed. Only with
@@ -203,6 +204,11 @@ class Outbox(ABC):
         if write is not None:
             write.cancel()
 
+    def abandon(self) -> None:
+        """Do as `discard()`, and touch nothing of an event loop that was closed."""
+        self._write = self._deadline = self._space = None
+        self.discard()
+
     async def drained(self) -> None:
         """Wait until nothing waits any longer. May be cancelled."""
         while self._write is not None:
@@ -220,10 +226,13 @@ class Outbox(ABC):
         """Wait for a write of so many messages, which are counted as queued."""
         self._write = write
         self._writing = messages
+        self._set_deadline()
+        write.add_done_callback(self._finish)
+
+    def _set_deadline(self) -> None:
         self._deadline = self._clock.call_later(
             self._options.send_timeout, self._link.evict, "send_timeout", None
         )
-        write.add_done_callback(self._finish)
 
     def _finish(self, write: asyncio.Future[None]) -> None:
         """Go on after a write that blocked."""

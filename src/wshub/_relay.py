@@ -33,7 +33,7 @@ PAUSE = 0.001
 class Relay:
     """Delivers one envelope after the other, so that all recipients see the same order."""
 
-    __slots__ = ("_broadcasts", "_bytes", "_counters", "_flush", "_order", "_registry")
+    __slots__ = ("_broadcasts", "_bytes", "_counters", "_flush", "_flushes", "_order", "_registry")
 
     def __init__(self, registry: Registry, counters: Counters, flush: Flush) -> None:
         self._registry = registry
@@ -42,6 +42,7 @@ class Relay:
         self._order = asyncio.Lock()
         self._broadcasts = 0
         self._bytes = 0
+        self._flushes = 0
 
     async def deliver(self, envelope: Envelope) -> None:
         """
@@ -64,6 +65,9 @@ class Relay:
     async def _give_a_turn(self, size: int) -> None:
         # Nothing above waits, and without a turn of the event loop no socket would take more
         # than its buffer holds: a burst would overflow the outboxes of peers that read well.
+        if self._flushes != self._flush.runs:
+            self._flushes = self._flush.runs  # there was a turn
+            self._broadcasts = self._bytes = 0
         self._broadcasts += 1
         self._bytes += size
         if self._broadcasts >= TURN_BROADCASTS or self._bytes >= TURN_BYTES:
@@ -72,21 +76,23 @@ class Relay:
             await asyncio.sleep(PAUSE if self._counters.queued else 0)
 
     async def _fan_out(self, message: Outgoing, outboxes: Sequence[Outbox]) -> None:
+        # Those that only take note do so in one go, however many: a turn would flush what the
+        # broadcasts of this turn have collected so far.
+        others = self._flush.collect(message, outboxes)
         cancelled: asyncio.CancelledError | None = None
-        for start in range(0, len(outboxes), TURN):
+        for start in range(0, len(others), TURN):
             if start and cancelled is None:
                 try:
                     await asyncio.sleep(0)
                 except asyncio.CancelledError as error:
                     # Half a broadcast is worse than a late cancellation.
                     cancelled = error
-            self._put(message, outboxes[start : start + TURN])
+            _put(message, others[start : start + TURN])
         if cancelled is not None:
             raise cancelled
 
-    def _put(self, message: Outgoing, outboxes: Sequence[Outbox]) -> None:
-        others = self._flush.collect(message, outboxes)
-        if others:
-            with Starting() as start:
-                for outbox in others:
-                    outbox.put(message, start)
+
+def _put(message: Outgoing, outboxes: Sequence[Outbox]) -> None:
+    with Starting() as start:
+        for outbox in outboxes:
+            outbox.put(message, start)

@@ -81,17 +81,7 @@ class EventSink(Sink, Protocol):
 
 
 class FrameSink(Sink, Protocol):
-    """
-    A sink that takes frames as they go over the wire, and hands over what it receives.
-
-    Attributes:
-        form: What frames are to look like. Fixed once `attach()` was called.
-        descriptor: Where `os.write()` may put frames now: the transport holds nothing. Negative:
-            only `write()` may.
-    """
-
-    form: FrameForm
-    descriptor: int
+    """A sink that takes frames as they go over the wire, and hands over what it receives."""
 
     def write(self, frames: bytes, /) -> Future[None] | None:
         """
@@ -106,7 +96,11 @@ class FrameSink(Sink, Protocol):
         ...
 
     def attach(self, receiver: Receiver, held: Held, compress_from: int, /) -> None:
-        """Hand all that comes in to `receiver` from now on. What is yet to go out is `held`."""
+        """
+        Hand all that comes in to `receiver` from now on.
+
+        What goes out comes from `held`, whose attributes it sets now and whenever they change.
+        """
         ...
 
     def resume(self) -> None:
@@ -127,7 +121,17 @@ class Receiver(Protocol):
 
 
 class Held(Protocol):
-    """What is held back for one peer and has to leave before its server closes."""
+    """
+    What is held back for one peer and has to leave before its server closes.
+
+    Attributes:
+        form: What frames are to look like.
+        descriptor: Where `os.write()` may put them now, as the transport holds nothing; negative:
+            only `FrameSink.write()` may.
+    """
+
+    form: FrameForm
+    descriptor: int
 
     def flush(self) -> None:
         """Write what was collected in this turn."""

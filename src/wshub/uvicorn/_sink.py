@@ -48,30 +48,24 @@ class _Protocol(Protocol):
 
 
 class UvicornSink:
-    """
-    Writes frames to the transport, or lets them be written past it while it holds nothing.
+    """Writes frames to the transport, or lets them be written past it while it holds nothing."""
 
-    Attributes:
-        form: What frames are to look like.
-        descriptor: Where `os.write()` may put them; negative: nowhere.
-    """
-
-    __slots__ = ("_drained", "_knows_when_full", "_protocol", "_socket", "descriptor", "form")
+    __slots__ = ("_drained", "_held", "_knows_when_full", "_protocol", "_socket")
 
     def __init__(self, protocol: _Protocol) -> None:
-        self.form: FrameForm = PLAIN
-        self.descriptor: int = -1
         self._protocol = protocol
+        self._held: Held | None = None
         self._socket = -1
         self._knows_when_full = False
         self._drained: asyncio.Future[None] | None = None
 
     def attach(self, receiver: Receiver, held: Held, compress_from: int, /) -> None:
-        """Hand all that comes in to `receiver` from now on. What is yet to go out is `held`."""
-        self.form = make_form(self._protocol.window_bits, compress_from)
+        """Hand all that comes in to `receiver` from now on. What goes out comes from `held`."""
+        held.form = make_form(self._protocol.window_bits, compress_from)
+        self._held = held
         transport = self._protocol.transport
         let_abort(transport)
-        if _HAS_DESCRIPTORS and not self._is_encrypted and not transport.is_closing():
+        if _HAS_DESCRIPTORS and not transport.is_closing() and not self._is_encrypted:
             self._socket = transport.get_extra_info("socket").fileno()
         self.open()
         self._protocol.attach(receiver, held)
@@ -124,24 +118,36 @@ class UvicornSink:
     def open(self) -> None:
         """Let frames be written past the transport, if that holds nothing."""
         transport = self._protocol.transport
-        if transport.is_closing() or transport.get_write_buffer_size():
+        if transport.get_write_buffer_size():
+            return
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+        if transport.is_closing():
             return
         if not self._knows_when_full:
             # From now on the transport tells of the first byte that it has to hold. asyncio's for
             # TLS would take 0 for full. uvloop would not tell if it held anything already.
             self._knows_when_full = True
             transport.set_write_buffer_limits(high=1 if self._is_encrypted else 0, low=0)
-        self.descriptor = self._socket
-        if self._drained is not None and not self._drained.done():
-            self._drained.set_result(None)
+        self._set_descriptor(self._socket)
 
     def shut(self) -> None:
         """Let nothing be written past the transport, which holds something."""
-        self.descriptor = -1
+        self._set_descriptor(-1)
 
     def end(self) -> None:
         """Shut for good: somebody else may soon have the descriptor."""
-        self.descriptor = self._socket = -1
+        self._socket = -1
+        self.shut()
+
+    def lose(self) -> None:
+        """End the wait for what the transport held, and will not write any more."""
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_exception(ConnectionResetError("the connection was lost"))
+
+    def _set_descriptor(self, descriptor: int) -> None:
+        if self._held is not None:
+            self._held.descriptor = descriptor
 
     @property
     def _is_encrypted(self) -> bool:

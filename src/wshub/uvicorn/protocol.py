@@ -83,9 +83,7 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
         events = self.queue
         # A queue is a third of what an idle connection takes. Who waits in it already sees the end.
         self.queue = _Events(self._end, events if self._receiving else None)  # type: ignore[assignment]
-        if self.read_paused:
-            self.read_paused = False
-            self.transport.resume_reading()
+        self._unpause()
         while not events.empty():
             event: Any = events.get_nowait()
             if event["type"] == "websocket.disconnect":
@@ -100,12 +98,9 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
         self._is_full = False
         while self._backlog and not self._is_full:
             self._take(self._backlog.popleft())
-        if self._backlog:
-            return
-        if self.read_paused:
-            self.read_paused = False
-            self.transport.resume_reading()
-        self._read()
+        if not self._backlog:
+            self._unpause()
+            self._read()
 
     async def send(self, message: ASGISendEvent) -> None:
         """Take an ASGI event; what was collected before leaves before."""
@@ -126,7 +121,7 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
         return event
 
     def data_received(self, data: bytes) -> None:
-        """Read no more of `data` than the app, or the receiver, takes."""
+        """Read no more of `data` than is taken."""
         self._unread += data
         self._read()
 
@@ -143,7 +138,8 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
         try:
             text = str(data, "utf-8")
         except UnicodeDecodeError:
-            self.conn.send_close(1007)
+            if self.conn.close_sent is None:  # else the peer has closed in the same segment
+                self.conn.send_close(1007)
             self.handle_parser_exception()
         else:
             self._take(text)
@@ -153,18 +149,24 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
         if self.writable.is_set():
             super().handle_ping()
         else:
-            self._late_pong = b"".join(self.conn.data_to_send())
+            # The first ping of a segment comes with the answers to all of it.
+            self._late_pong = b"".join(self.conn.data_to_send()) or self._late_pong
 
     def handle_close(self, event: Frame) -> None:
         """Take the peer's close frame; what was collected before leaves before the answer."""
         self._flush()
+        self._write_late_pong()
         super().handle_close(event)
         self._sink.end()
 
     def handle_parser_exception(self) -> None:
         """End it: the peer broke the protocol."""
         self._flush()
-        super().handle_parser_exception()
+        if self.conn.close_sent is None:  # it did not wait for the answer to its handshake
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": 1006})
+            self.transport.close()
+        else:
+            super().handle_parser_exception()
         self._unread = b""
         self._sink.end()
 
@@ -176,7 +178,7 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
             abort_transport(self.transport)  # nobody will ever take what it holds
 
     def eof_received(self) -> None:
-        """Write all that waits for a peer that only reads from now on; the transport closes next."""
+        """Write all that waits for a peer that only reads on; the transport closes next."""
         if self._held is not None:
             self._held.pour()
         self._sink.end()
@@ -189,9 +191,7 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
     def resume_writing(self) -> None:
         """Go on past the transport."""
         super().resume_writing()
-        if self._late_pong:
-            pong, self._late_pong = self._late_pong, b""
-            self.transport.write(pong)
+        self._write_late_pong()
         self._sink.open()
 
     def shutdown(self) -> None:
@@ -203,15 +203,16 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
             return
         if self._held is not None:
             self._held.pour()
+        self._write_late_pong()
         super().shutdown()
         self._sink.end()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of everything."""
         self._sink.end()
-        self._unread = b""
         super().connection_lost(exc)
         self._receiver = self._held = None
+        self._sink.lose()
 
     async def _run_app(
         self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
@@ -228,12 +229,22 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
         if self._held is not None:
             self._held.flush()
 
+    def _write_late_pong(self) -> None:
+        if self._late_pong:
+            pong, self._late_pong = self._late_pong, b""
+            self.transport.write(pong)
+
+    def _unpause(self) -> None:
+        if self.read_paused and not self.transport.is_closing():
+            self.read_paused = False
+            self.transport.resume_reading()
+
     def _read(self) -> None:
         position, unread, self._unread = 0, self._unread, b""
-        while position < len(unread) and not self.read_paused and self.conn.parser_exc is None:
+        while position < len(unread) and not self.read_paused and not self.transport.is_closing():
             super().data_received(unread[position : position + SLICE])
             position += SLICE
-        if self.conn.parser_exc is None:
+        if not self.transport.is_closing():
             self._unread = unread[position:] + self._unread
 
     def _take(self, message: str | bytes) -> None:
@@ -241,7 +252,7 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
             # Only now reading stops: until the peer sends more, its end would not be seen.
             self._backlog = self._backlog or deque()
             self._backlog.append(message)
-            if not self.read_paused:
+            if not self.read_paused and not self.transport.is_closing():
                 self.read_paused = True
                 self.transport.pause_reading()
         elif self._receiver is not None:

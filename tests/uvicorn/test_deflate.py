@@ -7,7 +7,7 @@ import random
 import tracemalloc
 import zlib
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import pytest
 from fastapi import FastAPI, WebSocket
@@ -283,7 +283,7 @@ async def send_all(ws: str) -> dict[str, tuple[list[Frame], object]]:
                         await wire.read_frames(len(expected) + (name == PINGED))
                         await wire.send(frame(CLOSE, closing(1000)))
                     await wire.read_to_the_end()
-                await until(lambda ended=ended: len(witness.saw) > ended)
+                await until(lambda: len(witness.saw) > len(told))
                 agreed = Agreed.read(wire.head)
                 assert agreed is not None
                 frames = inflate(wire.received, takeover=agreed.server_takeover)
@@ -424,7 +424,7 @@ async def _check_sizes(
 
 MIB = 1024 * 1024
 BIG = 64 * MIB
-LIMITED = {"ws_max_size": MIB}
+LIMITED: dict[str, Any] = {"ws_max_size": MIB}
 BOMBS = 100
 BOMB = frame(BINARY, deflate(bytes(MIB)), reserved=COMPRESSED)
 """A message of the limit, a thousandth as long."""
@@ -483,7 +483,8 @@ async def test_a_bomb_is_refused_before_it_is_inflated(
         assert found.opcode == CLOSE
         assert code_of(found.payload) == 1009
         await until(lambda: witness.saw)
-    assert [code for code, _ in witness.saw[0]] == [1009]  # type: ignore[misc]
+    ((code, _),) = cast("list[tuple[int, str]]", witness.saw[0])
+    assert code == 1009
 
 
 async def test_many_bombs_in_a_row_are_inflated_as_they_are_taken(

@@ -276,7 +276,6 @@ async def send_all(ws: str) -> dict[str, tuple[list[Frame], object]]:
     async with live_server(witness.app, ws=ws, ws_max_size=20_000) as server:
         for path in ECHOES:
             for name, (sent, expected) in SENT.items():
-                ended = len(witness.saw)
                 async with open_wire(server.ws + path, {"Sec-WebSocket-Extensions": OFFER}) as wire:
                     await wire.send(sent)
                     if not isinstance(expected, int):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from wshub._batch import make_empty_batch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from wshub._batch import Batch
     from wshub._clock import Clock
@@ -37,15 +37,33 @@ class Flush:
         runs: How often it has written.
     """
 
-    __slots__ = ("_clock", "_collecting", "_counters", "_interval", "_loop", "empty", "runs")
+    __slots__ = (
+        "_clock",
+        "_collecting",
+        "_counters",
+        "_home",
+        "_interval",
+        "_leave_home",
+        "_loop",
+        "empty",
+        "runs",
+    )
 
-    def __init__(self, options: OutboxOptions, counters: Counters, clock: Clock) -> None:
+    def __init__(
+        self,
+        options: OutboxOptions,
+        counters: Counters,
+        clock: Clock,
+        leave_home: Callable[[], None],
+    ) -> None:
         self.empty: Batch = make_empty_batch(options.max_messages, options.max_bytes)
         self._interval = options.flush_interval
         self._counters = counters
         self._clock = clock
         self._collecting: list[FramedOutbox] = []
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._home: asyncio.AbstractEventLoop | None = None
+        self._leave_home = leave_home
         self.runs: int = 0
 
     def add(self, outbox: FramedOutbox) -> None:
@@ -73,11 +91,24 @@ class Flush:
             self._schedule()
         return others
 
+    def enter(self, loop: asyncio.AbstractEventLoop) -> None:
+        """
+        Work in `loop` from now on.
+
+        If the one before was closed, so were its sockets, without a word to their protocols, and
+        others may have their descriptors.
+        """
+        if loop is not self._home:
+            home, self._home = self._home, loop
+            if home is not None and home.is_closed():
+                self._leave_home()
+
     def _schedule(self) -> None:
         loop = asyncio.get_running_loop()
         if self._loop is loop:
             return
         self._loop = loop
+        self.enter(loop)
         if self._interval:
             self._clock.call_later(self._interval, self._run)
         else:

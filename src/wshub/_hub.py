@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING
@@ -69,7 +70,7 @@ class Hub:
         self.read_ahead = read_ahead
         self.clock = clock
         self.counters = Counters()
-        self.flush = Flush(outbox_options, self.counters, clock)
+        self.flush = Flush(outbox_options, self.counters, clock, self._abandon)
         self.tasks = TaskOwner()
         self.registry = Registry()
         self.admission = Admission(limits)
@@ -85,6 +86,7 @@ class Hub:
 
     def register(self, connection: Connection) -> None:
         """Make `connection` part of every audience that it belongs to."""
+        self.flush.enter(asyncio.get_running_loop())
         self.counters.opened += 1
         connection.websocket.scope[_SCOPE_KEY] = connection
         self.registry.add(connection)
@@ -95,6 +97,12 @@ class Hub:
         """Take `connection` out of the registry and all rooms. Idempotent."""
         if self.registry.discard(connection):
             self.admission.release(connection._seat)
+
+    def _abandon(self) -> None:
+        """Give up all connections: their event loop was closed."""
+        for connection in self.registry.find("everyone"):
+            self.forget(connection)
+            connection.outbox.abandon()
 
     async def join(self, connection: Connection, room: str) -> None:
         """Put `connection` into `room`."""

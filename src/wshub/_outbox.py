@@ -204,6 +204,11 @@ class Outbox(ABC):
         if write is not None:
             write.cancel()
 
+    def abandon(self) -> None:
+        """Do as `discard()`, and touch nothing of an event loop that was closed."""
+        self._write = self._deadline = self._space = None
+        self.discard()
+
     async def drained(self) -> None:
         """Wait until nothing waits any longer. May be cancelled."""
         while self._write is not None:

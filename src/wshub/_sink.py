@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 from wshub._eager import start_eagerly
 
 if TYPE_CHECKING:
     from asyncio import Future
+    from collections.abc import Callable
 
     from starlette.types import Message as AsgiEvent
     from starlette.types import Receive, Send
@@ -27,6 +30,7 @@ __all__ = (
     "Transport",
     "abort_transport",
     "find_frame_sink",
+    "let_abort",
     "unsent_bytes_of",
 )
 
@@ -158,6 +162,8 @@ class AsgiSink:
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
         self._send = send
+        if self._transport is not None:
+            let_abort(self._transport)
 
     def write(self, outgoing: Outgoing, start: Start, /) -> Future[None] | None:
         """Send a message."""
@@ -215,21 +221,42 @@ class Transport(Protocol):
         """Whether it is closed or about to be."""
         ...
 
+    def get_extra_info(self, name: str) -> object:
+        """Return the SSL context, for the name `sslcontext`, if it encrypts."""
+        ...
+
+    def close(self) -> None:
+        """Close once what is not written yet is written."""
+        ...
+
     def abort(self) -> None:
         """Close at once; what is not written is lost."""
         ...
 
 
-def abort_transport(transport: Transport) -> None:
-    """Drop what `transport` holds, and the connection."""
-    # One that is empty ends by itself; asyncio's fails on an abort once it has.
-    if not transport.is_closing() or unsent_bytes_of(transport):
-        transport.abort()
+def let_abort(transport: Transport) -> None:
+    """See to it that `transport` can be aborted once its server has closed it, perhaps twice."""
+    # At a second close asyncio's for TLS forgets what it would have to abort.
+    if isinstance(transport, asyncio.Transport) and _encrypts(transport):
+        transport.close = partial(_close_once, transport, transport.close)  # type: ignore[method-assign]
+
+
+def _close_once(transport: Transport, close: Callable[[], None]) -> None:
+    if not transport.is_closing():
+        close()
+
+
+def _encrypts(transport: Transport) -> bool:
+    return transport.get_extra_info("sslcontext") is not None
 
 
 def unsent_bytes_of(transport: Transport) -> int:
-    """Return how many bytes `transport` has not written yet."""
-    try:
-        return transport.get_write_buffer_size()
-    except AttributeError:  # asyncio's for TLS, once it was closed twice
-        return 0
+    """Return the bytes that are not sent; under TLS at least one: it loses sight of the last."""
+    return max(transport.get_write_buffer_size(), _encrypts(transport))
+
+
+def abort_transport(transport: Transport) -> None:
+    """Drop what `transport` holds, and the connection."""
+    # One that is empty ends by itself; asyncio's fails on an abort once it has, but for TLS.
+    if unsent_bytes_of(transport) or not transport.is_closing():
+        transport.abort()

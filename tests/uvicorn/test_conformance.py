@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 import trustme
 
-from tests.managed import ManagedApp
+from tests.managed import ManagedApp, echo
 from tests.uvicorn.cases import CASES, LIMIT, TIGHT, TIGHT_LIMIT, Case, closing
 from tests.uvicorn.wire import Head, answered, frames_of, open_wire
 from tests.uvicorn.witness import ECHOES, FANOUT, MANAGED, STOCK, Witness
@@ -351,6 +351,12 @@ async def push(connection: Connection) -> None:
     await connection.receive()
 
 
+async def flood(connection: Connection) -> None:
+    """Send for ever."""
+    while True:
+        await connection.send(bytes(20_000))
+
+
 MANY = 500
 PUSHED = b"".join(answered(TEXT, b"%06d" % number * 100) for number in range(MANY))
 
@@ -434,6 +440,44 @@ async def test_a_stalled_client_does_not_hold_up_a_shutdown(fake_clock: FakeCloc
     """Who reads nothing has a second."""
     async with stopping(fake_clock):
         await fake_clock.advance(EVICTION_GRACE)
+
+
+@pytest.mark.parametrize("ws", [FANOUT, STOCK, "wsproto"])
+async def test_a_stalled_client_over_tls_does_not_hold_up_a_shutdown(
+    ws: str, certificate: tuple[Path, ssl.SSLContext], fake_clock: FakeClock
+) -> None:
+    """The transport is dropped, though it cannot tell whether it holds anything."""
+    path, context = certificate
+    managed = ManagedApp(flood, ConnectionManager(clock=fake_clock))
+    async with (
+        live_server(managed.app, ws=ws, ssl_certfile=str(path), send_buffer=4096) as server,
+        open_wire(f"{server.ws}/ws?", context=context),  # its buffers are full before long
+    ):
+        await until(lambda: managed.manager.statistics().queued > 20)
+        server.uvicorn.should_exit = True
+        await until(lambda: managed.opened[0].closed is not None)
+        await fake_clock.advance(2 * EVICTION_GRACE)
+        await until(lambda: server.connections == 0)
+
+
+@pytest.mark.parametrize("ws", [FANOUT, STOCK, "wsproto"])
+async def test_a_close_over_tls_leaves_nothing_to_do(
+    ws: str,
+    certificate: tuple[Path, ssl.SSLContext],
+    fake_clock: FakeClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A look whether the client has read the last of it, long after it has, finds nothing."""
+    path, context = certificate
+    managed = ManagedApp(echo, ConnectionManager(clock=fake_clock))
+    async with live_server(managed.app, ws=ws, ssl_certfile=str(path)) as server:
+        async with open_wire(f"{server.ws}/ws?", context=context) as wire:
+            await wire.send(frame(TEXT, b"a") + frame(CLOSE, closing(1000)))
+            await wire.read_to_the_end()
+        await until(lambda: managed.outcomes)
+        await until(lambda: server.connections == 0)
+        await fake_clock.advance(OutboxOptions().send_timeout)
+    assert "ERROR" not in caplog.text
 
 
 def assert_all_sent(managed: ManagedApp) -> None:

@@ -443,7 +443,7 @@ async def test_who_leaves_in_the_handshake_is_in_nobodys_way(says: Opcode | None
     managed = ManagedApp(hold)
     manager = managed.manager
     async with (
-        live_server(call_late, ws=FANOUT) as server,
+        live_server(call_late, ws=FANOUT, lifespan="off") as server,
         connect(f"{server.ws}/ws") as bystander,
     ):
         await opened(managed)

@@ -160,7 +160,10 @@ async def open_wire(
         await wire.handshake(url, headers or {})
         yield wire
     finally:
-        writer.close()
+        if context is None:
+            writer.close()
+        else:
+            writer.transport.abort()  # one that stalls would not come to an end over TLS
         with suppress(OSError):  # it was reset
             async with deadline(DEADLINE, "the end of a client"):
                 await writer.wait_closed()

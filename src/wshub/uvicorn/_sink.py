@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from wshub._eager import start_eagerly
 from wshub._frames import PLAIN, FrameForm
-from wshub._sink import abort_transport, unsent_bytes_of
+from wshub._sink import abort_transport, let_abort, unsent_bytes_of
 
 if TYPE_CHECKING:
     from uvicorn._types import WebSocketCloseEvent
@@ -27,6 +27,7 @@ class _Protocol(Protocol):
 
     transport: asyncio.Transport
     writable: asyncio.Event
+    disconnected: bool
 
     @property
     def window_bits(self) -> int:
@@ -63,6 +64,7 @@ class UvicornSink:
         held.form = make_form(self._protocol.window_bits, compress_from)
         self._held = held
         transport = self._protocol.transport
+        let_abort(transport)
         if _HAS_DESCRIPTORS and not transport.is_closing() and not self._is_encrypted:
             self._socket = transport.get_extra_info("socket").fileno()
         self.open()
@@ -93,8 +95,9 @@ class UvicornSink:
 
     @property
     def unsent_bytes(self) -> int:
-        """Bytes that the transport holds; under TLS as far as it has not encrypted them."""
-        return unsent_bytes_of(self._protocol.transport)
+        """Bytes that the transport holds; under TLS at least one until the connection is lost."""
+        protocol = self._protocol
+        return 0 if protocol.disconnected else unsent_bytes_of(protocol.transport)
 
     @property
     def is_closing(self) -> bool:
@@ -109,12 +112,13 @@ class UvicornSink:
     def abort(self) -> None:
         """Drop the connection at once."""
         self.end()
-        abort_transport(self._protocol.transport)
+        if not self._protocol.disconnected:
+            abort_transport(self._protocol.transport)
 
     def open(self) -> None:
         """Let frames be written past the transport, if that holds nothing."""
         transport = self._protocol.transport
-        if unsent_bytes_of(transport):
+        if transport.get_write_buffer_size():
             return
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)

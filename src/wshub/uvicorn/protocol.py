@@ -83,9 +83,7 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
         events = self.queue
         # A queue is a third of what an idle connection takes. Who waits in it already sees the end.
         self.queue = _Events(self._end, events if self._receiving else None)  # type: ignore[assignment]
-        if self.read_paused:
-            self.read_paused = False
-            self.transport.resume_reading()
+        self._unpause()
         while not events.empty():
             event: Any = events.get_nowait()
             if event["type"] == "websocket.disconnect":
@@ -93,18 +91,16 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
             else:
                 text = event.get("text")
                 self._take(event["bytes"] if text is None else text)
+        self._read()
 
     def resume(self) -> None:
         """Go on reading: the receiver has room again."""
         self._is_full = False
         while self._backlog and not self._is_full:
             self._take(self._backlog.popleft())
-        if self._backlog:
-            return
-        if self.read_paused:
-            self.read_paused = False
-            self.transport.resume_reading()
-        self._read()
+        if not self._backlog:
+            self._unpause()
+            self._read()
 
     async def send(self, message: ASGISendEvent) -> None:
         """Take an ASGI event; what was collected before leaves before."""
@@ -112,22 +108,22 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
         await super().send(message)
         if message["type"] == "websocket.close":
             self._sink.end()
+            self._read()
 
     async def receive(self) -> ASGIReceiveEvent:
         """Return the next ASGI event, unless a manager has taken over."""
         self._receiving += 1
         try:
-            return await super().receive()
+            event = await super().receive()
         finally:
             self._receiving -= 1
+        self._read()
+        return event
 
     def data_received(self, data: bytes) -> None:
-        """Read no more of `data` than the receiver takes."""
-        if self._receiver is None:
-            super().data_received(data)
-        else:
-            self._unread += data
-            self._read()
+        """Read no more of `data` than is taken."""
+        self._unread += data
+        self._read()
 
     def send_receive_event_to_app(self) -> None:
         """Hand over a whole message."""
@@ -166,7 +162,11 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
     def handle_parser_exception(self) -> None:
         """End it: the peer broke the protocol."""
         self._flush()
-        super().handle_parser_exception()
+        if self.conn.close_sent is None:  # it did not wait for the answer to its handshake
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": 1006})
+            self.transport.close()
+        else:
+            super().handle_parser_exception()
         self._unread = b""
         self._sink.end()
 
@@ -234,12 +234,17 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
             pong, self._late_pong = self._late_pong, b""
             self.transport.write(pong)
 
+    def _unpause(self) -> None:
+        if self.read_paused and not self.transport.is_closing():
+            self.read_paused = False
+            self.transport.resume_reading()
+
     def _read(self) -> None:
         position, unread, self._unread = 0, self._unread, b""
-        while position < len(unread) and not self.read_paused and self.conn.parser_exc is None:
+        while position < len(unread) and not self.read_paused and not self.transport.is_closing():
             super().data_received(unread[position : position + SLICE])
             position += SLICE
-        if self.conn.parser_exc is None:
+        if not self.transport.is_closing():
             self._unread = unread[position:] + self._unread
 
     def _take(self, message: str | bytes) -> None:
@@ -247,7 +252,7 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
             # Only now reading stops: until the peer sends more, its end would not be seen.
             self._backlog = self._backlog or deque()
             self._backlog.append(message)
-            if not self.read_paused:
+            if not self.read_paused and not self.transport.is_closing():
                 self.read_paused = True
                 self.transport.pause_reading()
         elif self._receiver is not None:

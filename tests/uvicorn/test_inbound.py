@@ -1,0 +1,422 @@
+"""What comes in: read ahead as far as there is room, in order, and all of it counted."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fastapi import FastAPI, WebSocket
+from starlette.websockets import WebSocketState
+
+from tests.managed import ManagedApp
+from tests.uvicorn.fanout import FANOUT, opened, protocol_of, serve
+from wshub import ConnectionClosed, ConnectionManager, Heartbeat, Limits, OutboxOptions
+from wshub.testing import Opcode, RawClient, connect, frame, live_server, until
+
+if TYPE_CHECKING:
+    from wshub import Connection
+    from wshub.testing import FakeClock
+
+DEFLATE = {"Sec-WebSocket-Extensions": "permessage-deflate"}
+
+
+class Late:
+    """
+    An app whose handlers receive when they are told to.
+
+    Attributes:
+        got: What was received.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self.managed = ManagedApp(self._receive, ConnectionManager(**options))
+        self.manager = self.managed.manager
+        self.got: list[str | bytes] = []
+        self._leave = asyncio.Semaphore(0)
+
+    async def _receive(self, connection: Connection) -> None:
+        try:
+            while True:
+                await self._leave.acquire()
+                self.got.append(await connection.receive())
+        except ConnectionClosed:
+            pass
+
+    def receive(self, count: int) -> None:
+        """Let so many messages be received."""
+        for _ in range(count):
+            self._leave.release()
+
+
+def deflated(payload: bytes) -> bytes:
+    """Return a compressed text frame."""
+    encoder = zlib.compressobj(wbits=-12)
+    compressed = encoder.compress(payload) + encoder.flush(zlib.Z_SYNC_FLUSH)
+    return frame(Opcode.TEXT, compressed.removesuffix(b"\0\0\xff\xff"), reserved=4)
+
+
+async def test_reading_stops_ahead_of_the_handler_and_goes_on_behind_it() -> None:
+    """At `read_ahead` messages, and not before more comes than that; none is lost or moved."""
+    app = Late(read_ahead=4)
+    async with serve(app.managed) as server, RawClient(f"{server.ws}/ws") as client:
+        await opened(app.managed)
+        for number in range(4):
+            await client.send_frame(Opcode.TEXT, b"%d" % number)
+        await until(lambda: app.manager.statistics().received == 4)
+        protocol = protocol_of(server)
+        assert not protocol.read_paused
+        await client.send_frame(Opcode.TEXT, b"4")
+        await until(lambda: protocol.read_paused)
+        assert not protocol.transport.is_reading()
+        assert app.manager.statistics().received == 4
+        for number in range(5, 3000):
+            await client.send_frame(Opcode.TEXT, b"%d" % number)
+        await asyncio.sleep(0.01)
+        assert app.manager.statistics().received == 4
+        for count in (1, 2, 7, 100, 2890):
+            app.receive(count)
+            await until(lambda: len(app.got) >= count)  # noqa: B023
+        await until(lambda: len(app.got) == 3000)
+        assert app.got == [str(number) for number in range(3000)]
+        assert protocol.transport.is_reading()
+        app.receive(1)
+    figures = app.manager.statistics()
+    assert (figures.received, figures.unread) == (3000, 0)
+
+
+async def test_what_waits_behind_read_ahead_is_received_after_the_end() -> None:
+    """A client that leaves is seen once there is room for what it sent before."""
+    app = Late(read_ahead=4)
+    async with serve(app.managed) as server:
+        async with connect(f"{server.ws}/ws") as client:
+            (connection,) = await opened(app.managed)
+            for number in range(20):
+                await client.send(f"{number}")
+            await until(lambda: protocol_of(server).read_paused)
+            closing = asyncio.create_task(client.close(4000))
+            await asyncio.sleep(0.01)
+            assert connection.closed is None
+            app.receive(21)
+            await closing
+        await until(lambda: app.managed.outcomes == [None])
+        assert app.got == [str(number) for number in range(20)]
+        assert str(connection.closed) == "connection closed by the peer with 4000"
+    assert app.manager.statistics().unread == 0
+
+
+async def test_an_end_is_seen_behind_a_full_inbox() -> None:
+    """A client that has sent no more than there is room for may leave unseen by nobody."""
+    app = Late(read_ahead=4)
+    async with serve(app.managed) as server:
+        async with connect(f"{server.ws}/ws") as client:
+            (connection,) = await opened(app.managed)
+            for number in range(4):
+                await client.send(f"{number}")
+        await until(lambda: connection.closed)
+        app.receive(5)
+        await until(lambda: app.managed.outcomes == [None])
+    assert app.got == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize("how", ["close", "abort", "lost"])
+async def test_what_was_not_received_is_counted(how: str) -> None:
+    """Of what was read ahead, and of what waited behind it."""
+    app = Late(read_ahead=4)
+    async with serve(app.managed) as server, RawClient(f"{server.ws}/ws") as client:
+        (connection,) = await opened(app.managed)
+        await client.send_bytes(b"".join(frame(Opcode.TEXT, b"%d" % n) for n in range(30)))
+        await until(lambda: protocol_of(server).read_paused)
+        if how == "close":
+            closing = asyncio.create_task(connection.close(4000))
+            await client.send_frame(Opcode.CLOSE, (4000).to_bytes(2))
+            await closing
+        elif how == "abort":
+            connection.abort()
+        else:
+            protocol_of(server).transport.abort()
+            await until(lambda: connection.closed)
+        app.receive(31)
+        await until(lambda: app.managed.outcomes == [None])
+        await until(lambda: not server.connections)
+    figures = app.manager.statistics()
+    assert (figures.received, figures.received - figures.unread) == (30, len(app.got))
+    assert len(app.got) == (30 if how == "lost" else 0)
+
+
+async def test_large_messages_stop_reading_too() -> None:
+    """At `max_bytes` of the outbox; a message may be larger than that."""
+    app = Late(outbox=OutboxOptions(max_bytes=10_000))
+    async with serve(app.managed) as server, RawClient(f"{server.ws}/ws") as client:
+        await opened(app.managed)
+        sending = asyncio.create_task(client.send_bytes(frame(Opcode.BINARY, bytes(30_000)) * 100))
+        await until(lambda: protocol_of(server).read_paused)
+        assert app.manager.statistics().received == 1
+        app.receive(100)
+        await sending
+        await until(lambda: len(app.got) == 100)
+
+
+@pytest.mark.parametrize("managed", [True, False])
+async def test_little_is_inflated_ahead(*, managed: bool) -> None:
+    """One read of compressed messages is thousands of them; taken apart are a few at a time."""
+    app, gate = Late(read_ahead=4, outbox=OutboxOptions(max_bytes=100_000)), asyncio.Event()
+    got: list[str | bytes] = []
+
+    async def receive_late(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await gate.wait()
+        got.extend([(await receive())["text"] for _ in range(400)])
+
+    bomb = deflated(b"x" * 50_000)
+    target = app.managed.app if managed else receive_late
+    async with (
+        live_server(target, ws=FANOUT, lifespan="off") as server,
+        RawClient(f"{server.ws}/ws", headers=DEFLATE) as client,
+    ):
+        await until(lambda: server.connections == 1)
+        protocol = protocol_of(server)
+        await client.send_bytes(bomb * 400)
+        await until(lambda: protocol.read_paused)
+        await asyncio.sleep(0.01)
+        waiting = len(protocol._backlog) if managed else protocol.queue.qsize()
+        assert waiting <= 4096 // len(bomb) + 1
+        assert app.manager.statistics().received <= 4
+        gate.set()
+        app.receive(400)
+        got = app.got if managed else got
+        await until(lambda: len(got) == 400)
+        assert got == ["x" * 50_000] * 400
+
+
+async def test_what_came_before_the_manager_is_received_first() -> None:
+    """An app may accept by itself, and receive, before it hands the WebSocket over."""
+    manager, app, gate = ConnectionManager(read_ahead=4), FastAPI(), asyncio.Event()
+    got: list[str] = []
+
+    @app.websocket("/ws")
+    async def hand_over(websocket: WebSocket) -> None:
+        await websocket.accept()
+        got.append(await websocket.receive_text())
+        await gate.wait()
+        async with manager.connection(websocket) as connection:
+            got.extend([str(message) async for message in connection])
+
+    async with (
+        live_server(app, ws=FANOUT, lifespan="off") as server,
+        RawClient(f"{server.ws}/ws") as client,
+    ):
+        messages = [frame(Opcode.TEXT, b"%d" % number) for number in range(2000)]
+        await client.send_bytes(b"".join(messages))
+        await client.send_frame(Opcode.CLOSE, (4000).to_bytes(2))
+        await until(lambda: got)
+        gate.set()
+        await until(lambda: len(got) == 2000)
+        assert got == [str(number) for number in range(2000)]
+        await until(lambda: manager.statistics().connections == 0)
+
+
+@pytest.mark.parametrize("waits_for", ["a message", "the end"])
+async def test_who_receives_already_when_a_manager_takes_over(waits_for: str) -> None:
+    """It sees the end; messages are the manager's from then on."""
+    manager = ConnectionManager()
+    seen: list[Any] = []
+    got: list[str | bytes] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        waiting = asyncio.create_task(receive())
+        await asyncio.sleep(0)
+        if waits_for == "a message":
+            await until(lambda: not protocol_of(server).queue.empty() or waiting.done())
+        websocket = WebSocket(scope, receive, send)
+        websocket.client_state = websocket.application_state = WebSocketState.CONNECTED
+        async with manager.connection(websocket) as connection:
+            async for message in connection:
+                got.append(message)  # noqa: PERF401  (what has come so far is looked at)
+        seen.append(await waiting)
+
+    async with live_server(app, ws=FANOUT, lifespan="off") as server:
+        async with connect(f"{server.ws}/ws") as client:
+            if waits_for == "a message":
+                await client.send("before")
+                await client.send("then")
+            await until(lambda: manager.statistics().connections)
+            await client.send("after")
+            await until(lambda: "after" in got)
+            await client.close(4000)
+        await until(lambda: seen)
+    if seen[0]["type"] == "websocket.disconnect":
+        assert seen[0]["code"] == 4000
+    else:
+        assert seen[0]["text"] == "before"
+
+
+async def test_what_a_raw_receive_sees_after_a_manager_took_over() -> None:
+    """Nothing but the end."""
+    manager = ConnectionManager()
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async with manager.connection(WebSocket(scope, receive, send)) as connection:
+            raw = asyncio.create_task(receive())
+            assert [message async for message in connection] == ["hello"]
+            seen.append(await raw)
+
+    async with (
+        live_server(app, ws=FANOUT, lifespan="off") as server,
+        connect(f"{server.ws}/ws") as client,
+    ):
+        await client.send("hello")
+        await client.close(4000, "enough")
+        await until(lambda: seen)
+    assert seen == [{"type": "websocket.disconnect", "code": 4000, "reason": "enough"}]
+
+
+@pytest.mark.parametrize("rude", [b"\x81\x01x", b"\xff" * 100], ids=["unmasked", "garbage"])
+async def test_who_lies_before_the_handshake_is_answered(
+    rude: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No error reaches the event loop or the app, and the connection ends."""
+    gate, managed = asyncio.Event(), ManagedApp(lambda connection: connection.receive())
+
+    async def call_late(scope: Any, receive: Any, send: Any) -> None:
+        await gate.wait()
+        await managed.app(scope, receive, send)
+
+    async with (
+        live_server(call_late, ws=FANOUT, lifespan="off") as server,
+        RawClient(f"{server.ws}/ws", wait=False) as client,
+    ):
+        await until(lambda: server.uvicorn.server_state.tasks)
+        await client.send_bytes(rude)
+        await until(lambda: not server.connections)
+        gate.set()
+        await until(lambda: not server.uvicorn.server_state.tasks)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+# --- what watches
+
+
+async def test_limits_hold_for_what_is_pushed(fake_clock: FakeClock) -> None:
+    """A flood ends with 1008, counted, in the middle of one read."""
+    limits = Limits(messages_per_second=10, burst=1)
+    app = Late(limits=limits, clock=fake_clock)
+    async with serve(app.managed) as server, RawClient(f"{server.ws}/ws") as client:
+        (connection,) = await opened(app.managed)
+        await client.send_bytes(frame(Opcode.TEXT, b"more") * 2000)
+        last = await client.read_frame()
+        assert (last.opcode, last.payload[:2]) == (Opcode.CLOSE, (1008).to_bytes(2))
+        await client.send_frame(Opcode.CLOSE, (1008).to_bytes(2))
+        await until(lambda: connection.closed)
+        app.receive(1)
+        await until(lambda: not server.connections)
+    figures = app.manager.statistics()
+    assert figures.limited["messages_per_second"] >= 1
+    assert figures.received == figures.unread
+
+
+async def test_a_message_over_the_limit(fake_clock: FakeClock) -> None:
+    """It closes with 1009."""
+    app = Late(limits=Limits(message_bytes=100), clock=fake_clock)
+    async with serve(app.managed) as server, connect(f"{server.ws}/ws") as client:
+        await opened(app.managed)
+        await client.send("x" * 101)
+        assert await client.closed() == (1009, "message too big")
+        app.receive(1)
+
+
+async def test_heartbeats_and_idleness(fake_clock: FakeClock) -> None:
+    """Replies keep a client and reach no handler; one that is silent is closed with 3008."""
+    app = Late(
+        heartbeat=Heartbeat(interval=10, message="beat", reply="here"),
+        idle_timeout=25,
+        clock=fake_clock,
+    )
+    async with serve(app.managed) as server, connect(f"{server.ws}/ws") as client:
+        await opened(app.managed)
+        for _ in range(10):
+            await fake_clock.advance(10)
+            assert await client.receive() == "beat"
+            await client.send("here")
+            received = app.manager.statistics().received
+            await client.send("something")
+            await until(lambda: app.manager.statistics().received > received)  # noqa: B023
+        app.receive(10)
+        await until(lambda: len(app.got) == 10)
+        assert set(app.got) == {"something"}
+        await fake_clock.advance(30)
+        app.receive(1)
+        assert (await client.closed())[0] == 3008
+
+
+async def test_who_waits_for_the_handler_is_not_idle(fake_clock: FakeClock) -> None:
+    """What it says may be behind what nobody receives."""
+    app = Late(read_ahead=2, idle_timeout=10, clock=fake_clock)
+    async with serve(app.managed) as server, connect(f"{server.ws}/ws") as client:
+        (connection,) = await opened(app.managed)
+        for number in range(5):
+            await client.send(f"{number}")
+        await until(lambda: protocol_of(server).read_paused)
+        await fake_clock.advance(100)
+        assert connection.closed is None
+        app.receive(5)
+        await until(lambda: len(app.got) == 5)
+        await fake_clock.advance(9)
+        assert connection.closed is None
+        app.receive(1)
+        await fake_clock.advance(1)
+        assert (await client.closed())[0] == 3008
+
+
+# --- who else looks
+
+
+async def test_a_middleware_that_wraps_receive_sees_every_message() -> None:
+    """The manager then goes by way of ASGI, as under any server."""
+    seen: list[str] = []
+
+    async def call_watched(scope: Any, receive: Any, send: Any) -> None:
+        async def look() -> Any:
+            event = await receive()
+            seen.append(event["type"])
+            return event
+
+        await managed.app(scope, look, send)
+
+    async def echo_back(connection: Connection) -> None:
+        async for message in connection:
+            await connection.send(message)
+
+    managed = ManagedApp(echo_back)
+    async with live_server(call_watched, ws=FANOUT, lifespan="off") as server:
+        async with connect(f"{server.ws}/ws") as client:
+            assert await client.ask("hello") == "hello"
+            await managed.manager.broadcast("everyone")
+            assert await client.receive() == "everyone"
+        await until(lambda: managed.outcomes == [None])
+    assert seen == ["websocket.connect", "websocket.receive", "websocket.disconnect"]
+
+
+async def test_an_end_is_seen_while_the_handler_is_busy() -> None:
+    """Promise 2: without a task that reads."""
+    busy = asyncio.Event()
+
+    async def work(connection: Connection) -> None:
+        await busy.wait()
+
+    managed = ManagedApp(work)
+    async with serve(managed) as server:
+        before = asyncio.all_tasks()
+        async with connect(f"{server.ws}/ws"):
+            (connection,) = await opened(managed)
+            names = [task.get_name() for task in asyncio.all_tasks() - before]
+            assert not any("reader" in name for name in names)
+        await until(lambda: connection.closed)
+        busy.set()
+        await until(lambda: managed.outcomes == [None])
+    assert managed.manager.statistics().connections == 0

@@ -126,10 +126,10 @@ async def test_a_connection_begins_once_its_rooms_are_subscribed_to() -> None:
     async with (
         manager.lifespan(),
         live_server(managed.app) as server,
-        connect(f"{server.ws}/ws?room=tea&room=milk") as client,
+        connect(f"{server.ws}/ws?user=ann&room=tea&room=milk") as client,
     ):
         await until(lambda: backend.waiting)
-        assert {name for _, name in backend.subscriptions} == {"", "tea", "milk"}
+        assert {name for _, name in backend.subscriptions} == {"", "ann", "tea", "milk"}
         assert not managed.opened
         await manager.broadcast("hi", room="milk")
         assert await client.receive() == "hi"

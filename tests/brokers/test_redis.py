@@ -389,8 +389,9 @@ async def test_a_connection_that_broke_is_not_mended_behind_our_back() -> None:
             await link.subscribe([b"channel"])
 
 
-async def test_a_right_that_is_taken_away(prefix: str) -> None:
+async def test_a_right_that_is_taken_away(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever publishes is told, and so is who asks for health; until it is given back."""
+    monkeypatch.setattr(_supervisor, "PROBE_INTERVAL", 60)
     with started(server := RedisServer(OWN_SERVER)):
         backend = RedisBackend(server.url, prefix=prefix)
         async with Worker(backend).running() as worker:

@@ -175,30 +175,40 @@ class NatsServer(NatsAdmin):
     Attributes:
         port: Where it listens, also after a restart.
         configuration: What its file of configuration says.
+        greets: Whether it speaks first.
     """
 
-    def __init__(self, configuration: str = CONFIGURATION, *, login: str = "") -> None:
+    def __init__(self, configuration: str = CONFIGURATION, *, greets: bool = True) -> None:
         self.port = free_port()
-        super().__init__(f"nats://{login}127.0.0.1:{self.port}")
+        super().__init__(f"nats://127.0.0.1:{self.port}")
+        self.greets = greets
         self.directory = Path(tempfile.mkdtemp(prefix="wshub-nats-"))
         self.configuration = configuration
         self._process: subprocess.Popen[bytes]
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
+        self.launch()
+        self.answers()
+
+    def launch(self) -> None:
+        """Start it."""
         assert PROGRAM is not None
         path, log = self.directory / "nats.conf", self.directory / "log"
         path.write_text(
             self.configuration.format(port=self.port, directory=self.directory / "store")
         )
         self._process = subprocess.Popen([PROGRAM, "--config", str(path), "--log", str(log)])
+
+    def answers(self) -> None:
+        """Wait until it answers."""
         wait_until(self._answers, awaited="NATS to answer")
 
     def _answers(self) -> bool:
         assert self._process.poll() is None, (self.directory / "log").read_text()
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
-                return connection.recv(4) == b"INFO"
+                return not self.greets or connection.recv(4) == b"INFO"
         except OSError:
             return False
 

@@ -29,6 +29,8 @@ LAYERS = [
     },
     {
         "_addresses",
+        "_authorization",
+        "_dismissals",
         "_eager",
         "_facade",
         "_farewell",
@@ -39,14 +41,16 @@ LAYERS = [
         "_outbox",
         "_sink",
         "_spawned",
+        "_tenure",
         "_token_bucket",
         "_watch",
         "auth",
         "backends.base",
+        "backends.one_time_keys",
         "limits",
     },
     {"_registry", "backends", "backends.memory", "connection", "rooms"},
-    {"_admission", "_drain", "_hub", "_lifecycle", "_relay"},
+    {"_admission", "_drain", "_hub", "_lifecycle", "_relay", "_tutorial"},
     {"manager", "rejections"},
     {"testing"},
 ]
@@ -150,7 +154,16 @@ def loaded_by(modules: str, names: set[str]) -> list[str]:
 
 def test_importing_it_loads_no_server_and_no_driver() -> None:
     """`import wshub` works without any extra, and leaves the tools for tests alone."""
-    names = {"uvicorn", "websockets", "wsproto", "uvloop", "httpx", "pytest", "wshub.testing"}
+    names = {
+        "uvicorn",
+        "websockets",
+        "wsproto",
+        "uvloop",
+        "httpx",
+        "jwt",
+        "pytest",
+        "wshub.testing",
+    }
     assert loaded_by("wshub, wshub.auth, wshub.backends, wshub.rejections", names) == []
 
 

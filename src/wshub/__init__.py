@@ -1,6 +1,7 @@
 """Connection manager for FastAPI and Starlette WebSockets."""
 
 from wshub._outbox import OutboxOptions
+from wshub._tenure import Revalidation
 from wshub._watch import Heartbeat
 from wshub.connection import Connection
 from wshub.events import (
@@ -13,6 +14,7 @@ from wshub.events import (
     Statistics,
 )
 from wshub.exceptions import (
+    AccessDenied,
     AlreadyConnected,
     BackendUnavailable,
     CloseCode,
@@ -34,6 +36,7 @@ from wshub.manager import ConnectionManager
 from wshub.rooms import Room
 
 __all__ = (
+    "AccessDenied",
     "AlreadyConnected",
     "BackendUnavailable",
     "CloseCode",
@@ -60,6 +63,7 @@ __all__ = (
     "OutboxOptions",
     "PayloadTooLarge",
     "Rejection",
+    "Revalidation",
     "Room",
     "Statistics",
 )

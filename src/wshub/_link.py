@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from wshub._counters import Counters
     from wshub._outbox import OutboxOptions
     from wshub._tasks import TaskOwner
+    from wshub._tenure import Tenure
     from wshub._watch import WatchOptions
     from wshub.connection import Connection
     from wshub.events import DropReason, Event, EvictionReason, LimitAction, LimitName
@@ -105,6 +106,7 @@ class Link:
         "_watch",
         "closure",
         "outbox",
+        "tenure",
     )
 
     def __init__(self, connection: Connection, hub: LinkHub) -> None:
@@ -120,6 +122,7 @@ class Link:
         )
         self.outbox = Outbox(self._sink, self, hub)
         self.closure: Closure | None = None
+        self.tenure: Tenure | None = None
         self._sends = 0
         self._farewell: asyncio.Task[None] | None = None
         self._handler: Handler | None = None
@@ -279,6 +282,9 @@ class Link:
         if self._watch is not None:
             self._watch.stop()
             self._watch = None
+        if self.tenure is not None:
+            self.tenure.stop()
+            self.tenure = None
         if self._spawned is not None:
             self._spawned.cancel()
         if self._handler is not None:

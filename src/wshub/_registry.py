@@ -4,28 +4,32 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from wshub.auth.principal import hash_session
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from wshub.auth.principal import Principal
     from wshub.connection import Connection
-    from wshub.messages import Audience
+    from wshub.messages import Audience, DismissalAudience
 
 __all__ = ("Registry",)
 
 
 class Registry:
     """
-    Three indexes that always agree. Every change is O(1), `discard` O(rooms of the connection).
+    Four indexes that always agree. Every change is O(1), `discard` O(rooms of the connection).
 
     A room exists while it has members, a user while there is a connection.
     """
 
-    __slots__ = ("_connections", "_memberships", "_rooms", "_users")
+    __slots__ = ("_connections", "_memberships", "_rooms", "_sessions", "_users")
 
     def __init__(self) -> None:
         self._connections: dict[Connection, None] = {}
         self._rooms: dict[str, dict[Connection, None]] = {}
         self._users: dict[str, dict[Connection, None]] = {}
+        self._sessions: dict[str, dict[Connection, None]] = {}
         self._memberships: dict[Connection, set[str]] = {}
 
     @property
@@ -48,6 +52,8 @@ class Registry:
         self._connections[connection] = None
         if connection.user is not None:
             self._users.setdefault(connection.user, {})[connection] = None
+        if (session := session_of(connection.principal)) is not None:
+            self._sessions.setdefault(session, {})[connection] = None
 
     def discard(self, connection: Connection) -> bool:
         """Take `connection` out of every index; return whether it was registered."""
@@ -56,9 +62,21 @@ class Registry:
         del self._connections[connection]
         if connection.user is not None:
             _discard(self._users, connection.user, connection)
+        if (session := session_of(connection.principal)) is not None:
+            _discard(self._sessions, session, connection)
         for room in self._memberships.pop(connection, ()):
             _discard(self._rooms, room, connection)
         return True
+
+    def change_session(self, connection: Connection, principal: Principal) -> None:
+        """Index a registered `connection` by the session of `principal`, which it has not yet."""
+        before, after = session_of(connection.principal), session_of(principal)
+        if before == after or connection not in self._connections:
+            return
+        if before is not None:
+            _discard(self._sessions, before, connection)
+        if after is not None:
+            self._sessions.setdefault(after, {})[connection] = None
 
     def join(self, connection: Connection, room: str) -> None:
         """Put a registered `connection` into `room`; one that is not registered stays outside."""
@@ -77,12 +95,20 @@ class Registry:
         """Return the names of the rooms that `connection` is in; it changes with them."""
         return self._memberships.get(connection, ())
 
-    def find(self, audience: Audience, name: str = "") -> list[Connection]:
+    def find(self, audience: Audience | DismissalAudience, name: str = "") -> list[Connection]:
         """Return a snapshot of an audience, in the order of joining."""
         if audience == "everyone":
             return list(self._connections)
-        index = self._rooms if audience == "room" else self._users
+        indexes = {"room": self._rooms, "user": self._users, "session": self._sessions}
+        index = indexes[audience]
         return list(index.get(name, ()))
+
+
+def session_of(principal: Principal | None) -> str | None:
+    """Return the name under which the session of `principal` is indexed, or None."""
+    if principal is None or principal.session_id is None:
+        return None
+    return hash_session(principal.session_id)
 
 
 def _discard(index: dict[str, dict[Connection, None]], key: str, connection: Connection) -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from wshub._counters import Counters
+    from wshub._dismissals import Dismissals
     from wshub._registry import Registry
     from wshub.connection import Connection
     from wshub.messages import Envelope, Publication
@@ -32,10 +33,11 @@ PAUSE = 0.001
 class Relay:
     """Delivers one envelope after the other, so that all recipients see the same order."""
 
-    __slots__ = ("_broadcasts", "_bytes", "_counters", "_order", "_registry")
+    __slots__ = ("_broadcasts", "_bytes", "_counters", "_dismissals", "_order", "_registry")
 
-    def __init__(self, registry: Registry, counters: Counters) -> None:
+    def __init__(self, registry: Registry, counters: Counters, dismissals: Dismissals) -> None:
         self._registry = registry
+        self._dismissals = dismissals
         self._counters = counters
         self._order = asyncio.Lock()
         self._broadcasts = 0
@@ -50,7 +52,8 @@ class Relay:
         """
         async with self._order:
             if isinstance(envelope, Dismissal):
-                for connection in self._registry.find("user", envelope.user):
+                self._dismissals.note(envelope)
+                for connection in self._registry.find(envelope.audience, envelope.name):
                     connection._link.start_closing(envelope.code, envelope.reason)
                 return
             recipients = self._registry.find(envelope.audience, envelope.name)

@@ -13,6 +13,7 @@ Exception
 │   │   ├── InvalidRoomName
 │   │   └── InvalidUserId
 │   ├── LimitExceeded             (also a `Rejection`)
+│   ├── AccessDenied              (also a `Rejection`)
 │   ├── BackendUnavailable
 │   └── PayloadTooLarge
 └── WebSocketException            (FastAPI's, which is Starlette's)
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from wshub.events import LimitName
 
 __all__ = (
+    "AccessDenied",
     "AlreadyConnected",
     "BackendUnavailable",
     "CloseCode",
@@ -60,6 +62,7 @@ __all__ = (
     "OutboxFull",
     "PayloadTooLarge",
     "Rejection",
+    "RoomAction",
     "check_close_code",
     "cut_reason",
     "forbidden",
@@ -75,6 +78,10 @@ __all__ = (
 
 ClosedBy = Literal["peer", "hub", "server"]
 """Who ended a connection: the client, this library or the app through it, the ASGI server."""
+
+
+RoomAction = Literal["join", "publish"]
+"""What somebody may, or may not, do in a room."""
 
 
 class HubError(Exception):
@@ -300,3 +307,27 @@ class LimitExceeded(HubError, Rejection):
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.limit} of Limits is {self.maximum}; raise it, or close some"
+
+
+class AccessDenied(HubError, Rejection):
+    """
+    Raised for what somebody may not do in a room, as `authorize_join` and the like say.
+
+    It is also a `Rejection` with 3003: where nobody catches it, the client is refused, before
+    accept with HTTP 403.
+
+    Attributes:
+        action: What was not allowed.
+        room: Name of the room.
+    """
+
+    def __init__(self, action: RoomAction, room: str) -> None:
+        super().__init__(CloseCode.FORBIDDEN, f"not allowed to {action}")
+        self.action: RoomAction = action
+        self.room = room
+
+    def __str__(self) -> str:
+        return (
+            f"not allowed to {self.action} in room {self.room!a}; "
+            f"authorize_{self.action} of the manager has to return True"
+        )

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from wshub.messages import Envelope
 
-__all__ = ("Backend", "Deliver")
+__all__ = ("Backend", "Deliver", "OneTimeKeys")
 
 Deliver = Callable[[Envelope], Awaitable[None]]
 """Hands one envelope to the connections of this process. Never raises for a recipient."""
@@ -39,5 +39,32 @@ class Backend(Protocol):
         Raises:
             BackendUnavailable: It cannot be taken now. Nothing was published.
             PayloadTooLarge: It is over the backend's limit. Nothing was published.
+        """
+        ...
+
+
+class OneTimeKeys(Protocol):
+    """
+    Keeps values under keys that are taken once: by one worker, whoever else asks at the same time.
+
+    Keys are hashes of secrets; what they are hashes of is never stored.
+    """
+
+    async def put(self, key_hash: str, value: str, ttl: float) -> None:
+        """
+        Keep `value` under a key that is new, for `ttl` seconds.
+
+        Raises:
+            BackendUnavailable: It cannot be kept now.
+            ValueError: The key is there already, or `ttl` is not positive.
+        """
+        ...
+
+    async def take(self, key_hash: str) -> str | None:
+        """
+        Return what is kept under a key, and keep it no longer; None if there is nothing.
+
+        Raises:
+            BackendUnavailable: It cannot be asked now.
         """
         ...

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 import uvloop
 
+from tests.secrecy import Eavesdropper
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 pytest_plugins = ["wshub.testing.fixtures"]
 
@@ -49,3 +52,22 @@ def ws(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(autouse=True)
 def tidy(nothing_left_behind: None) -> None:
     """Every test leaves nothing behind."""
+
+
+@pytest.fixture(autouse=True)
+def nothing_secret_is_logged() -> Iterator[Eavesdropper]:
+    """No test's secret shows in a log, at whatever level an app may choose for ours."""
+    eavesdropper = Eavesdropper()
+    loggers = {
+        logging.getLogger("wshub"): logging.DEBUG,
+        logging.getLogger("uvicorn"): logging.INFO,
+    }
+    levels = {logger: logger.level for logger in loggers}
+    for logger, level in loggers.items():
+        logger.setLevel(level)
+    logging.getLogger().addHandler(eavesdropper)
+    yield eavesdropper
+    logging.getLogger().removeHandler(eavesdropper)
+    for logger, level in levels.items():
+        logger.setLevel(level)
+    assert eavesdropper.heard == []

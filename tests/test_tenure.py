@@ -246,7 +246,7 @@ def test_what_is_no_revalidation(name: str) -> None:
         raise AssertionError("never asked")  # pragma: no cover
 
     with pytest.raises(ValueError, match=f"{name} must be"):
-        Revalidation(check=check, **{name: 0})  # type: ignore[arg-type]
+        Revalidation(check=check, **{name: 0})
 
 
 async def test_a_logout_closes_all_tabs_of_its_session() -> None:

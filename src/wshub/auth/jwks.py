@@ -7,6 +7,7 @@ import json
 import logging
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, build_opener
 
@@ -17,7 +18,7 @@ from wshub.auth.pyjwt import import_pyjwt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from http.client import HTTPMessage
+    from http.client import HTTPMessage, HTTPResponse
     from typing import IO
     from urllib.request import Request
 
@@ -138,7 +139,7 @@ def _download(url: str, timeout: float) -> bytes:
     end = monotonic() + timeout
     parts: list[bytes] = []
     size = 0
-    with build_opener(_NoRedirects).open(url, timeout=timeout) as answer:
+    with _open(url, timeout) as answer:
         while part := answer.read1(65536):
             parts.append(part)
             size += len(part)
@@ -147,6 +148,14 @@ def _download(url: str, timeout: float) -> bytes:
             if monotonic() > end:
                 raise TimeoutError(f"it took over {timeout:g} seconds")
     return b"".join(parts)
+
+
+def _open(url: str, timeout: float) -> HTTPResponse:
+    try:
+        return cast("HTTPResponse", build_opener(_NoRedirects).open(url, timeout=timeout))
+    except HTTPError as error:
+        error.close()  # it is the answer, too
+        raise ValueError(f"its host answered {error.code}") from None
 
 
 def _check_url(url: str) -> str:

@@ -222,11 +222,14 @@ def test_what_is_redacted(redacted: None, caplog: pytest.LogCaptureFixture) -> N
     logger.warning("%(url)s", {"url": "/x?access+token=abc&token"})
     logger.warning("%s %s", "/x?user=ana", 7)
     logger.warning(ValueError("/x?token=abc"))
+    record = {"name": logger.name, "msg": "/x?token=abc", "args": None, "levelno": logging.ERROR}
+    logger.handle(logging.makeLogRecord(record))
     assert [record.getMessage() for record in caplog.records] == [
         "GET /x?token=[redacted]&user=ana#end",
         "/x?access+token=[redacted]&token",
         "/x?user=ana 7",
         "/x?token=abc",
+        "/x?token=[redacted]",
     ]
     with pytest.raises(ValueError, match="name the query parameters"):
         redact_queries()

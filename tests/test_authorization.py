@@ -192,8 +192,8 @@ async def test_scopes_of_routes(ws: str, caplog: pytest.LogCaptureFixture) -> No
         websocket: WebSocket, room: str, who: Annotated[Principal, Depends(get_principal)]
     ) -> None:
         async with manager.connection(websocket, principal=who, rooms=[room]) as connection:
-            async for message in connection.iter_text():
-                await connection.join(message)
+            while True:
+                await connection.join(str(await connection.receive()))
                 await connection.send(sorted(connection.rooms))
 
     ana, ben = ({"Authorization": f"Bearer {user}"} for user in ("ana", "ben"))

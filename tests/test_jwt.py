@@ -278,9 +278,18 @@ async def test_a_key_set_from_elsewhere(
     assert key_server.requests == 3
 
 
-@pytest.mark.parametrize(
-    "trouble", ["status", "redirect", "nonsense", "list", "none usable", "too many", "too long"]
-)
+TROUBLES: dict[str, dict[str, Any]] = {
+    "status": {"status": 500},
+    "redirect": {"status": 302, "headers": {"Location": "/"}},
+    "nonsense": {"body": b"<html>"},
+    "no list": {"body": b"{}"},
+    "none usable": {"body": b'{"keys": [{"kty": "nonsense"}]}'},
+    "too many": {"body": json.dumps({"keys": [{}] * 101}).encode()},
+    "too long": {"body": b"x" * 5000},
+}
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
 async def test_a_key_set_that_cannot_be_had(
     key_server: KeyServer,
     monkeypatch: pytest.MonkeyPatch,
@@ -296,21 +305,8 @@ async def test_a_key_set_that_cannot_be_had(
     check = jwt_verifier(known, algorithms=["RS256"], audience="chat")
     token = sign(PRIVATE, "RS256", {"kid": "k1"})
     await check(token)
-    match trouble:
-        case "status":
-            key_server.status = 500
-        case "redirect":
-            key_server.status, key_server.headers = 302, {"Location": key_server.url}
-        case "nonsense":
-            key_server.body = b"<html>"
-        case "list":
-            key_server.body = b"{}"
-        case "none usable":
-            key_server.serve({"kty": "nonsense"})
-        case "too many":
-            key_server.serve(*[{}] * 101)
-        case "too long":
-            key_server.body = b"x" * 5000
+    for name, value in TROUBLES[trouble].items():
+        setattr(key_server, name, value)
     now += 61
     assert (await check(token)).user == "ana"
     assert key_server.requests == 2

@@ -13,7 +13,7 @@ from tests.secrecy import secret
 from wshub import Rejection
 from wshub.auth import OriginPolicy, Principal, authenticate, cookie
 from wshub.rejections import RejectionHandler
-from wshub.testing import live_server, refusal
+from wshub.testing import connect, live_server, refusal
 
 
 def handshake(
@@ -174,6 +174,7 @@ async def test_cookies_of_other_sites_pages_change_nothing(ws: str) -> None:
 
     @app.websocket("/ws")
     async def chat(websocket: WebSocket, who: Annotated[Principal, Depends(get_principal)]) -> None:
+        await websocket.accept()
         await websocket.close(4000)
 
     @app.post("/transfer")
@@ -192,6 +193,9 @@ async def test_cookies_of_other_sites_pages_change_nothing(ws: str) -> None:
             "code": 3003,
             "detail": "origin not allowed",
         }
-        for origin in ("https://x.example", "https://app.example.com", None):
+        page = "https://app.example.com"
+        async with connect(url, additional_headers=headers, origin=page) as client:
+            assert (await client.closed())[0] == 4000
+        for origin in ("https://x.example", page, None):
             answer = await http.post("/transfer", headers={"Origin": origin} if origin else {})
             assert answer.status_code == (403 if origin == "https://x.example" else 200)

@@ -8,6 +8,8 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 
 from tests.secrecy import secret
 from wshub import (
@@ -20,7 +22,7 @@ from wshub import (
     Revalidation,
 )
 from wshub._dismissals import Dismissals
-from wshub.auth import Principal
+from wshub.auth import Principal, authenticate, bearer_header
 from wshub.auth.refusal import AUTHENTICATED_AT
 from wshub.messages import Dismissal
 from wshub.testing import FakeClock, FaultySink, until
@@ -52,8 +54,7 @@ class Guest:
     async def _stay(self, manager: ConnectionManager, principal: Principal) -> None:
         async with manager.connection(self.sink.websocket, principal=principal) as connection:
             self.connection: Connection = connection
-            async for _ in connection:
-                pass
+            await connection.receive()
 
     async def arrives(self) -> Connection:
         await until(lambda: hasattr(self, "connection"))
@@ -134,6 +135,17 @@ async def test_who_has_expired_is_not_accepted() -> None:
     with pytest.raises(TypeError, match="leave user= out"):
         await manager.connect(sink.websocket, user="ben", principal=Principal("ana"))
     assert sink.sent == []
+
+
+async def test_what_a_verifier_says_may_be_too_late() -> None:
+    """A principal that has expired is refused, whatever its verifier thinks."""
+
+    async def verify(token: str) -> Principal:
+        return ends_in(-1)
+
+    scope = {"type": "http", "path": "/", "headers": [(b"authorization", b"Bearer x")]}
+    with pytest.raises(HTTPException, match="token expired"):
+        await authenticate(bearer_header(), verify=verify)(connection=HTTPConnection(scope))
 
 
 async def test_revalidation(fake_clock: FakeClock) -> None:

@@ -36,8 +36,8 @@ LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Run every asynchronous test on every event loop, tests in a browser on one."""
-    if item.get_closest_marker("browser"):
+    """Run every asynchronous test on every event loop, or on one if that is all it needs."""
+    if item.get_closest_marker("browser") or item.get_closest_marker("one_loop"):
         return {"asyncio": asyncio.new_event_loop}
     return LOOPS
 

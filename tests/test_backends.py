@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.managed import ManagedApp, echo
-from wshub import BackendUnavailable, ConnectionManager, PayloadTooLarge
+from wshub import BackendUnavailable, ConnectionManager, Health, PayloadTooLarge
 from wshub.messages import Publication
 from wshub.testing import connect, live_server, until
 
 if TYPE_CHECKING:
-    from wshub.backends import Backend, Deliver
-    from wshub.messages import Envelope
+    from wshub.backends import Receiver
+    from wshub.messages import Audience, Envelope
 
 
 class QueueBackend:
@@ -27,9 +27,10 @@ class QueueBackend:
     def __init__(self) -> None:
         self._queue: asyncio.Queue[Envelope] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
+        self.subscriptions: list[tuple[str, str]] = []
 
-    def attach(self, deliver: Deliver) -> None:
-        self._deliver = deliver
+    def attach(self, receiver: Receiver) -> None:
+        self._deliver = receiver.deliver
 
     async def start(self) -> None:
         self._task = asyncio.create_task(self._run())
@@ -45,6 +46,18 @@ class QueueBackend:
             raise PayloadTooLarge(envelope.message.size, 10)
         self._queue.put_nowait(envelope)
 
+    def subscribe(self, audience: Audience, name: str) -> None:
+        self.subscriptions.append((audience, name))
+
+    def unsubscribe(self, audience: Audience, name: str) -> None:
+        self.subscriptions.remove((audience, name))
+
+    async def subscribed(self, audience: Audience, name: str) -> None:
+        assert (audience, name) in self.subscriptions
+
+    def health(self) -> Health:
+        return Health(self._task is not None, "QueueBackend", None, 0, 0)
+
     async def _run(self) -> None:
         while True:
             await self._deliver(await self._queue.get())
@@ -52,7 +65,7 @@ class QueueBackend:
 
 async def test_everything_goes_through_the_backend_and_comes_back_from_it(ws: str) -> None:
     """A backend that delivers later works with the same manager: one path, one order."""
-    backend: Backend = QueueBackend()
+    backend = QueueBackend()
     manager = ConnectionManager(backend=backend)
     managed = ManagedApp(echo, manager)
     async with (
@@ -68,8 +81,11 @@ async def test_everything_goes_through_the_backend_and_comes_back_from_it(ws: st
         for number in range(3):
             for audience in ("all", "room", "user"):
                 assert await client.receive() == f"{audience} {number}"
+        assert backend.subscriptions == [("everyone", ""), ("user", "ann"), ("room", "tea")]
+        assert manager.health().ready
         await manager.disconnect_user("ann", code=4000)
         assert (await client.closed())[0] == 4000
+        await until(lambda: backend.subscriptions == [("everyone", "")])
 
 
 async def test_a_backend_that_refuses_tells_the_sender_only(ws: str) -> None:

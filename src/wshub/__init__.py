@@ -3,8 +3,11 @@
 from wshub._outbox import OutboxOptions
 from wshub._tenure import Revalidation
 from wshub._watch import Heartbeat
+from wshub.backends.base import Health
 from wshub.connection import Connection
 from wshub.events import (
+    BackendLost,
+    BackendRegained,
     ConnectionEnded,
     ConnectionOpened,
     Event,
@@ -16,6 +19,7 @@ from wshub.events import (
 from wshub.exceptions import (
     AccessDenied,
     AlreadyConnected,
+    BackendRefused,
     BackendUnavailable,
     CloseCode,
     ConcurrentReceive,
@@ -38,6 +42,9 @@ from wshub.rooms import Room
 __all__ = (
     "AccessDenied",
     "AlreadyConnected",
+    "BackendLost",
+    "BackendRefused",
+    "BackendRegained",
     "BackendUnavailable",
     "CloseCode",
     "ConcurrentReceive",
@@ -47,6 +54,7 @@ __all__ = (
     "ConnectionManager",
     "ConnectionOpened",
     "Event",
+    "Health",
     "Heartbeat",
     "Hook",
     "HubError",

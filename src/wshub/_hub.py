@@ -17,6 +17,7 @@ from wshub._relay import Relay
 from wshub._tasks import TaskOwner
 from wshub._tenure import Tenure
 from wshub.auth.principal import Principal
+from wshub.backends.base import Receiver
 from wshub.connection import Connection
 from wshub.events import ConnectionOpened, LimitReached, Statistics
 from wshub.exceptions import HubError, LimitExceeded
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from wshub._tenure import Revalidation
     from wshub._watch import WatchOptions
     from wshub.backends.base import Backend
-    from wshub.events import Event, Hook, LimitAction, LimitName
+    from wshub.events import Event, Hook, LimitAction, LimitName, SkipReason
     from wshub.exceptions import ClosedBy, RoomAction
     from wshub.limits import Limits
     from wshub.messages import Audience
@@ -48,8 +49,8 @@ logger = logging.getLogger("wshub")
 SHUTDOWN_GRACE = 1.0
 """Seconds that a handler has at most once its server or its manager shuts down."""
 
-REFUSALS_INTERVAL = 60.0
-"""Seconds between two lines about refusals of one kind: whoever wants in can ask without end."""
+QUIET_INTERVAL = 60.0
+"""Seconds between two lines of one kind: whoever causes them can do so without end."""
 
 
 class Hub:
@@ -79,7 +80,7 @@ class Hub:
         self._dismissals = Dismissals()
         self.counters = Counters()
         self.tasks = TaskOwner()
-        self.registry = Registry()
+        self.registry = Registry(backend)
         self.admission = Admission(limits)
         self.stopping = False
         self._max_rooms = limits.rooms_per_connection
@@ -88,8 +89,10 @@ class Hub:
             if iscoroutinefunction(hook):
                 raise TypeError(f"{hook!r} is asynchronous, and hooks are called, not awaited")
         self._hooks = hooks
-        self._quiet_until: dict[LimitName, float] = {}
-        self.backend.attach(Relay(self.registry, self.counters, self._dismissals).deliver)
+        self._quiet_until: dict[LimitName | SkipReason, float] = {}
+        relay = Relay(self.registry, self.counters, self._dismissals)
+        self.backend.attach(Receiver(relay.deliver, self.report, self._skip))
+        self.backend.subscribe("everyone", "")
 
     def register(self, connection: Connection) -> None:
         """Make `connection` part of every audience that it belongs to."""
@@ -142,8 +145,22 @@ class Hub:
         if self.registry.discard(connection):
             self.admission.release(connection._seat)
 
+    async def enter(self, connection: Connection, rooms: Iterable[str]) -> None:
+        """Put a new `connection` into its `rooms`; return when it will be reached in them."""
+        names = list(rooms)
+        for room in names:
+            self._join(connection, room)
+        if connection.user is not None:
+            await self.backend.subscribed("user", connection.user)
+        for room in names:
+            await self.backend.subscribed("room", room)
+
     async def join(self, connection: Connection, room: str) -> None:
-        """Put `connection` into `room`."""
+        """Put `connection` into `room`; return when it will be reached there."""
+        self._join(connection, room)
+        await self.backend.subscribed("room", room)
+
+    def _join(self, connection: Connection, room: str) -> None:
         rooms = self.registry.rooms_of(connection)
         if check_room_name(room) not in rooms:
             try:
@@ -219,11 +236,17 @@ class Hub:
         if self._hooks:
             self.report(LimitReached(limit, action, connection, user, address))
 
-    def _is_quiet(self, limit: LimitName) -> bool:
+    def _skip(self, reason: SkipReason) -> None:
+        """Count and log what came from the backend and cannot be read."""
+        self.counters.skipped[reason] += 1
+        if not self._is_quiet(reason):
+            logger.warning("skipped what came from %s: %s", type(self.backend).__name__, reason)
+
+    def _is_quiet(self, kind: LimitName | SkipReason) -> bool:
         now = self.clock.time()
-        if now < self._quiet_until.get(limit, now):
+        if now < self._quiet_until.get(kind, now):
             return True
-        self._quiet_until[limit] = now + REFUSALS_INTERVAL
+        self._quiet_until[kind] = now + QUIET_INTERVAL
         return False
 
     def _check_rooms(self, count: int) -> None:
@@ -262,6 +285,7 @@ class Hub:
             dropped=dict(counters.dropped),
             evicted=dict(counters.evicted),
             limited=dict(counters.limited),
+            skipped=dict(counters.skipped),
         )
 
 

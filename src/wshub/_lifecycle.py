@@ -78,8 +78,11 @@ async def open_connection(
         connection._link.see_disconnect({"code": CloseCode.ABNORMAL_CLOSURE})
     connection._link.start()
     hub.begin_tenure(connection, authenticated_at)
-    for name in names:
-        await hub.join(connection, name)
+    try:
+        await hub.enter(connection, names)
+    except BaseException:  # cancelled, as there is no block yet that would close it
+        await connection._link.finish(CloseCode.GOING_AWAY, "")
+        raise
     if hub.stopping:
         say_goodbye(connection)  # everyone else was told while this one was being accepted
     return connection

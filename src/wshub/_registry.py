@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from wshub.auth.principal import hash_session
 
@@ -13,19 +13,35 @@ if TYPE_CHECKING:
     from wshub.connection import Connection
     from wshub.messages import Audience, DismissalAudience
 
+    _Index = dict[str, dict[Connection, None]]
+
 __all__ = ("Registry",)
+
+
+class Interest(Protocol):
+    """Is told which rooms and users this process has connections of."""
+
+    def subscribe(self, audience: Audience, name: str) -> None:
+        """Take note of the first connection of an audience."""
+        ...
+
+    def unsubscribe(self, audience: Audience, name: str) -> None:
+        """Take note that the last connection of an audience has gone."""
+        ...
 
 
 class Registry:
     """
     Four indexes that always agree. Every change is O(1), `discard` O(rooms of the connection).
 
-    A room exists while it has members, a user while there is a connection.
+    A room exists while it has members, a user while there is a connection: `interest` is told
+    of both, at once. Sessions need none: who is to leave is told to every process.
     """
 
-    __slots__ = ("_connections", "_memberships", "_rooms", "_sessions", "_users")
+    __slots__ = ("_connections", "_interest", "_memberships", "_rooms", "_sessions", "_users")
 
-    def __init__(self) -> None:
+    def __init__(self, interest: Interest) -> None:
+        self._interest = interest
         self._connections: dict[Connection, None] = {}
         self._rooms: dict[str, dict[Connection, None]] = {}
         self._users: dict[str, dict[Connection, None]] = {}
@@ -51,9 +67,8 @@ class Registry:
         """Register `connection`."""
         self._connections[connection] = None
         if connection.user is not None:
-            self._users.setdefault(connection.user, {})[connection] = None
-        if (session := session_of(connection.principal)) is not None:
-            self._sessions.setdefault(session, {})[connection] = None
+            self._add("user", self._users, connection.user, connection)
+        self._change_session(connection, None, session_of(connection.principal))
 
     def discard(self, connection: Connection) -> bool:
         """Take `connection` out of every index; return whether it was registered."""
@@ -61,27 +76,22 @@ class Registry:
             return False
         del self._connections[connection]
         if connection.user is not None:
-            _discard(self._users, connection.user, connection)
-        if (session := session_of(connection.principal)) is not None:
-            _discard(self._sessions, session, connection)
+            self._discard("user", self._users, connection.user, connection)
+        self._change_session(connection, session_of(connection.principal), None)
         for room in self._memberships.pop(connection, ()):
-            _discard(self._rooms, room, connection)
+            self._discard("room", self._rooms, room, connection)
         return True
 
     def change_session(self, connection: Connection, principal: Principal) -> None:
         """Index a registered `connection` by the session of `principal`, which it has not yet."""
-        before, after = session_of(connection.principal), session_of(principal)
-        if before == after or connection not in self._connections:
-            return
-        if before is not None:
-            _discard(self._sessions, before, connection)
-        if after is not None:
-            self._sessions.setdefault(after, {})[connection] = None
+        if connection in self._connections:
+            before = session_of(connection.principal)
+            self._change_session(connection, before, session_of(principal))
 
     def join(self, connection: Connection, room: str) -> None:
         """Put a registered `connection` into `room`; one that is not registered stays outside."""
         if connection in self._connections:
-            self._rooms.setdefault(room, {})[connection] = None
+            self._add("room", self._rooms, room, connection)
             self._memberships.setdefault(connection, set()).add(room)
 
     def leave(self, connection: Connection, room: str) -> None:
@@ -89,7 +99,7 @@ class Registry:
         rooms = self._memberships.get(connection)
         if rooms is not None and room in rooms:
             rooms.discard(room)
-            _discard(self._rooms, room, connection)
+            self._discard("room", self._rooms, room, connection)
 
     def rooms_of(self, connection: Connection) -> Collection[str]:
         """Return the names of the rooms that `connection` is in; it changes with them."""
@@ -103,16 +113,37 @@ class Registry:
         index = indexes[audience]
         return list(index.get(name, ()))
 
+    def _add(self, audience: Audience, index: _Index, name: str, connection: Connection) -> None:
+        members = index.get(name)
+        if members is None:
+            index[name] = {connection: None}
+            self._interest.subscribe(audience, name)
+        else:
+            members[connection] = None
+
+    def _discard(
+        self, audience: Audience, index: _Index, name: str, connection: Connection
+    ) -> None:
+        members = index[name]
+        del members[connection]
+        if not members:
+            del index[name]
+            self._interest.unsubscribe(audience, name)
+
+    def _change_session(
+        self, connection: Connection, before: str | None, after: str | None
+    ) -> None:
+        if before is not None:
+            members = self._sessions[before]
+            del members[connection]
+            if not members:
+                del self._sessions[before]
+        if after is not None:
+            self._sessions.setdefault(after, {})[connection] = None
+
 
 def session_of(principal: Principal | None) -> str | None:
     """Return the name under which the session of `principal` is indexed, or None."""
     if principal is None or principal.session_id is None:
         return None
     return hash_session(principal.session_id)
-
-
-def _discard(index: dict[str, dict[Connection, None]], key: str, connection: Connection) -> None:
-    members = index[key]
-    del members[connection]
-    if not members:
-        del index[key]

@@ -15,6 +15,7 @@ Exception
 │   ├── LimitExceeded             (also a `Rejection`)
 │   ├── AccessDenied              (also a `Rejection`)
 │   ├── BackendUnavailable
+│   │   └── BackendRefused
 │   └── PayloadTooLarge
 └── WebSocketException            (FastAPI's, which is Starlette's)
     └── Rejection                 (what the helpers below build)
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 __all__ = (
     "AccessDenied",
     "AlreadyConnected",
+    "BackendRefused",
     "BackendUnavailable",
     "CloseCode",
     "ClosedBy",
@@ -237,20 +239,37 @@ class InvalidUserId(InvalidName):
 
 class BackendUnavailable(HubError):
     """
-    Raised by a backend that cannot take a message now. Nothing was published.
+    Raised by a backend that cannot take a message now.
 
     Attributes:
         backend: Name of the backend.
         problem: What it ran into.
+        uncertain: False: nothing was published. True: the message was on its way when the
+            server stopped answering, and nobody can tell whether it arrives.
     """
 
-    def __init__(self, backend: str, problem: str) -> None:
+    def __init__(self, backend: str, problem: str, *, uncertain: bool = False) -> None:
         super().__init__(backend, problem)
         self.backend = backend
         self.problem = problem
+        self.uncertain = uncertain
 
     def __str__(self) -> str:
-        return f"{self.backend} cannot publish now: {self.problem}; try again later"
+        what = "does not know whether it has published" if self.uncertain else "cannot publish now"
+        return f"{self.backend} {what}: {self.problem}; try again later"
+
+
+class BackendRefused(BackendUnavailable):
+    """
+    Raised at the start by a backend whose server refuses its configuration.
+
+    Attributes:
+        backend: Name of the backend.
+        problem: What the server refuses, and how to mend it.
+    """
+
+    def __str__(self) -> str:
+        return f"{self.backend} cannot start: {self.problem}"
 
 
 class PayloadTooLarge(HubError):
@@ -258,7 +277,7 @@ class PayloadTooLarge(HubError):
     Raised by a backend for a message over its limit. Nothing was published.
 
     Attributes:
-        size: Size of the message, in bytes.
+        size: Size of the message as it would travel, in bytes.
         limit: The backend's limit, in bytes.
     """
 
@@ -311,10 +330,7 @@ class LimitExceeded(HubError, Rejection):
 
 class AccessDenied(HubError, Rejection):
     """
-    Raised for what somebody may not do in a room, as `authorize_join` and the like say.
-
-    It is also a `Rejection` with 3003: where nobody catches it, the client is refused, before
-    accept with HTTP 403.
+    Raised for what somebody may not do in a room. Also a `Rejection`: 3003, HTTP 403.
 
     Attributes:
         action: What was not allowed.

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from wshub._watch import Heartbeat
     from wshub.auth.principal import Principal
     from wshub.auth.room_rules import RoomRule
-    from wshub.backends.base import Backend
+    from wshub.backends.base import Backend, Health
     from wshub.connection import Connection
     from wshub.events import Hook, Statistics
 
@@ -205,7 +205,8 @@ class ConnectionManager(TutorialManager):
             AccessDenied: The sender may not publish in the room. Nothing was sent.
             MessageNotEncodable: Nothing was sent to anyone.
             InvalidRoomName: The name is empty or too long, or has control characters.
-            BackendUnavailable: The backend cannot take it now. Nothing was sent.
+            BackendUnavailable: The backend cannot take it now. Nothing was sent, unless the
+                error's `uncertain` says otherwise.
             PayloadTooLarge: It is over the backend's limit. Nothing was sent.
         """
         if sender is not None:
@@ -241,6 +242,7 @@ class ConnectionManager(TutorialManager):
         Raises:
             ValueError: The code cannot be sent (RFC 6455 §7.4.1).
             InvalidUserId: The id is empty or too long, or has control characters.
+            BackendUnavailable: The backend cannot take it now.
         """
         order = Dismissal("user", check_user_id(user), check_close_code(code), cut_reason(reason))
         await self._hub.backend.publish(order)
@@ -269,6 +271,10 @@ class ConnectionManager(TutorialManager):
 
         Pass it as `FastAPI(lifespan=manager.lifespan)`, or enter it inside a lifespan of your
         own. The default backend works without it.
+
+        Raises:
+            BackendRefused: The backend's server refuses this configuration, say its
+                password. One that cannot be reached is tried again in the background.
         """
         await self._hub.backend.start()
         try:
@@ -297,6 +303,10 @@ class ConnectionManager(TutorialManager):
             ValueError: `timeout` is not positive, or `jitter` is negative.
         """
         await drain_connections(self._hub, timeout=timeout, jitter=jitter)
+
+    def health(self) -> Health:
+        """Say whether messages travel between workers now, for a readiness endpoint."""
+        return self._hub.backend.health()
 
     def statistics(self) -> Statistics:
         """Return the figures of this manager in this process."""

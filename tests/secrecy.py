@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import secrets
 
-__all__ = ("Eavesdropper", "secret")
+__all__ = ("KEY", "Eavesdropper", "secret")
+
+KEY = "a shared secret of at least 32 bytes, for tests only"
+"""What tokens of tests are signed with."""
 
 _SECRETS: set[str] = set()
 

@@ -385,6 +385,8 @@ async def test_a_token_on_a_websocket(ws: str) -> None:
             assert await refreshed.ask(sign()) == "refreshed"
             assert await expiring.closed() == (3000, "token expired")
             assert await refreshed.ask(sign()) == "refreshed"
+            await refreshed.send("nonsense")
+            assert await refreshed.closed() == (3000, "invalid credential")
         told = await refusal(url, additional_headers=soon)
         assert (told.status, told.json()["detail"]) == (401, "token expired")
         bad = {"Authorization": f"Bearer {sign(aud='mail')}"}

@@ -177,6 +177,10 @@ async def test_cookies_of_other_sites_pages_change_nothing(ws: str) -> None:
         await websocket.accept()
         await websocket.close(4000)
 
+    @app.post("/guarded", dependencies=[Depends(ours)])
+    async def guarded() -> str:
+        return "done"
+
     @app.post("/transfer")
     async def transfer(who: Annotated[Principal, Depends(get_principal)]) -> str:
         return who.user
@@ -199,3 +203,5 @@ async def test_cookies_of_other_sites_pages_change_nothing(ws: str) -> None:
         for origin in ("https://x.example", page, None):
             answer = await http.post("/transfer", headers={"Origin": origin} if origin else {})
             assert answer.status_code == (403 if origin == "https://x.example" else 200)
+            again = await http.post("/guarded", headers={"Origin": origin} if origin else {})
+            assert again.status_code == answer.status_code

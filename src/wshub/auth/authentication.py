@@ -113,8 +113,8 @@ async def _identify(connection: HTTPConnection, found: Found, verify: Verifier |
     try:
         principal = await found.source.verify(connection, found.value, verify)
     except InvalidCredential as error:
-        reason = "token expired" if error.expired else "invalid credential"
-        raise refuse(connection, unauthorized(reason), f"{name}: {error.problem}") from None
+        rejection = unauthorized(error.reason)
+        raise refuse(connection, rejection, f"{name}: {error.problem}") from None
     if principal is None:
         raise refuse(connection, unauthorized("invalid credential"), f"{name} is not valid")
     if not isinstance(principal, Principal):  # pyright: ignore[reportUnnecessaryIsInstance]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from starlette.concurrency import run_in_threadpool
 
-from wshub.exceptions import HubError
+from wshub.exceptions import CloseCode, HubError, Rejection
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 __all__ = ("InvalidCredential", "ask")
 
 
-class InvalidCredential(HubError):
+class InvalidCredential(HubError, Rejection):
     """
     Raised by a verifier for a credential that is worth nothing.
 
-    Its client is refused and learns only whether it has expired; the problem goes to the log.
+    Its client learns only whether it has expired; the problem goes to the log. It is also a
+    `Rejection`: where nobody catches it, say when a client sends a new token, the client is
+    closed with 3000.
 
     Attributes:
         problem: What is wrong with it. Never put the credential, or a part of it, in here.
@@ -30,7 +32,8 @@ class InvalidCredential(HubError):
     """
 
     def __init__(self, problem: str, *, expired: bool = False) -> None:
-        super().__init__(problem)
+        reason = "token expired" if expired else "invalid credential"
+        super().__init__(CloseCode.UNAUTHORIZED, reason)
         self.problem = problem
         self.expired = expired
 

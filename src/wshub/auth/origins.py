@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
+from inspect import Parameter, Signature
 from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from starlette.requests import HTTPConnection
 
 from wshub.auth.refusal import is_http, refuse
 from wshub.exceptions import forbidden
 
 if TYPE_CHECKING:
     from collections.abc import Collection
-
-    from starlette.requests import HTTPConnection
 
 __all__ = ("OriginPolicy", "origin_of")
 
@@ -72,6 +73,9 @@ class OriginPolicy:
         self._allowed = frozenset(() if allow == "*" else map(_parse_ours, allow))
         self._same_origin = same_origin
         self._missing = missing
+        # FastAPI does not find the names in the annotations of an object's method.
+        parameter = Parameter("connection", Parameter.KEYWORD_ONLY, annotation=HTTPConnection)
+        self.__signature__ = Signature([parameter])
 
     def find_problem(self, connection: HTTPConnection) -> str | None:
         """Return why `connection` is refused, for a log; None if it is not."""

@@ -1,4 +1,4 @@
-"""Measure, and write what was found: `python -m benchmarks fanout stalled scale memory`."""
+"""Measure, and write what was found: `python -m benchmarks fanout scale handshakes`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import TypeAdapter
 
-from benchmarks import fanout, memory, scale, stalled
+from benchmarks import fanout, handshakes, memory, scale, stalled
 from benchmarks.machine import Machine, cores, describe_machine, pin
 from benchmarks.report import describe
 
@@ -53,6 +53,7 @@ MEASUREMENTS: dict[str, Measurement] = {
     "stalled": stalled,
     "scale": scale,
     "memory": memory,
+    "handshakes": handshakes,
 }
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

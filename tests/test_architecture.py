@@ -56,6 +56,7 @@ LAYERS = [
         "backends._subscriptions",
         "backends.base",
         "backends.one_time_keys",
+        "handshakes",
         "limits",
     },
     {"_registry", "backends", "connection", "rooms"},

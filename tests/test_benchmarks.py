@@ -11,7 +11,7 @@ from websockets.frames import Frame, Opcode
 if sys.platform != "linux":  # pragma: no cover (they read what only Linux tells)
     pytest.skip("the benchmarks need Linux", allow_module_level=True)
 
-from benchmarks import fanout, memory, scale, stalled
+from benchmarks import fanout, handshakes, memory, scale, stalled
 from benchmarks.frames import FrameReader
 
 if TYPE_CHECKING:
@@ -66,6 +66,13 @@ def test_memory_tells_the_parts_of_a_connection_apart() -> None:
     rows = {row.item: row for row in rows_of(memory, connections=10, traced=20, rounds=1)}
     assert rows[memory.WITHOUT].traced > rows["wshub as a whole"].traced > 0
     assert rows["being in a room of 100"].traced > 0
+
+
+def test_a_flood_of_handshakes_is_refused() -> None:
+    """With the limit and without it, while messages reach those who are connected."""
+    rows = rows_of(handshakes, clients=2, flood=100, seconds=0.5, rounds=1)
+    assert [row.refused > 0 for row in rows] == [False, True, False, True]
+    assert [row.ratio is None for row in rows] == [True, False, True, False]
 
 
 @pytest.mark.parametrize("step", [1, 7, 33, 1_000_000])

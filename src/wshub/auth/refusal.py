@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from wshub.exceptions import Rejection
 
-__all__ = ("AUTHENTICATED_AT", "is_http", "place_of", "refuse")
+__all__ = ("AUTHENTICATED_AT", "is_http", "log_refusal", "place_of", "refuse")
 
 logger = logging.getLogger("wshub")
 
@@ -50,8 +50,7 @@ def refuse(
         status: What an HTTP request is told; by default 401 for 3000, else 403.
         alarm: The kind of warning that it is, the first in a minute; None: it is none.
     """
-    level = logging.INFO if alarm is None or _is_quiet(alarm) else logging.WARNING
-    logger.log(level, "refused %s: %s", place_of(connection), why)
+    log_refusal(connection, why, alarm=alarm)
     if not is_http(connection):
         return rejection
     if status is None:
@@ -59,6 +58,13 @@ def refuse(
         status = HTTPStatus.UNAUTHORIZED if is_unknown else HTTPStatus.FORBIDDEN
     challenge = {"WWW-Authenticate": "Bearer"} if status == HTTPStatus.UNAUTHORIZED else None
     return HTTPException(status, rejection.reason, challenge)
+
+
+def log_refusal(connection: HTTPConnection, why: str, *, alarm: str | None = None) -> None:
+    """Log that `connection` is refused, and `why`: as a warning if it is the first such alarm."""
+    level = logging.INFO if alarm is None or _is_quiet(alarm) else logging.WARNING
+    if logger.isEnabledFor(level):
+        logger.log(level, "refused %s: %s", place_of(connection), why)
 
 
 def is_http(connection: HTTPConnection) -> bool:

@@ -15,7 +15,7 @@ from tests.secrecy import Eavesdropper
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-pytest_plugins = ["wshub.testing.fixtures"]
+pytest_plugins = ["wshub.testing.fixtures", "tests.brokers.fixtures"]
 
 IMPLEMENTATIONS = ("websockets-sansio", "wsproto", "websockets")
 

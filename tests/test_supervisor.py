@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
@@ -16,6 +16,7 @@ from wshub.backends._deadline import Limit
 from wshub.backends._options import Options
 from wshub.backends._supervisor import SupervisedBackend
 from wshub.backends.base import Receiver
+from wshub.messages import Dismissal
 from wshub.testing import until
 from wshub.testing._worker import Worker
 from wshub.testing.backends import BackendContract
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from wshub.backends import Backend
+    from wshub.messages import DismissalAudience
 
 
 class Server:
@@ -36,6 +38,7 @@ class Server:
         silent: Whether nothing that is published arrives.
         late: Seconds that probes are under way.
         connects: When somebody tried to connect.
+        published: The channels of messages that are no probes.
     """
 
     def __init__(self) -> None:
@@ -45,8 +48,11 @@ class Server:
         self.late = 0.0
         self.connects: list[float] = []
         self.brokers: list[FakeBroker] = []
+        self.published: list[str] = []
 
     def publish(self, channel: str, payload: bytes) -> None:
+        if ":worker:" not in channel:
+            self.published.append(channel)
         for broker in self.brokers:
             if channel in broker.channels and not self.silent:
                 broker.arrived.put_nowait(payload)
@@ -253,11 +259,10 @@ async def test_a_worker_that_only_hears_others_is_found_out(server: Server) -> N
     """Its own messages are lost: no amount of traffic hides that for ever."""
     async with Worker(FakeBackend(server)).running() as worker:
         server.late = 1000
-        for _ in range(100):
-            if worker.events:
-                break
-            await worker.publish("chatter")
-            await asyncio.sleep(0.05)
+        async with asyncio.timeout(5):
+            while not worker.events:
+                await worker.publish("chatter")
+                await asyncio.sleep(0.05)
         assert kinds(worker) == ["BackendLost"]
 
 
@@ -426,6 +431,30 @@ def test_another_event_loop_may_start_it_again(server: Server) -> None:
     for stop in (True, False, True):
         asyncio.run(live("hi", stop=stop))
     assert worker.events == []
+
+
+async def test_what_is_wanted_while_it_connects_is_subscribed_to(server: Server) -> None:
+    """Also in the moment between the first subscriptions and the first probe."""
+    worker = Worker(FakeBackend(server))
+    server.late = 0.05
+    starting = asyncio.create_task(worker.backend.start())
+    await until(lambda: any(broker.channels for broker in server.brokers))
+    await worker.subscribe("room", "tea")
+    await starting
+    await worker.publish("hi", "room", "tea")
+    await worker.reached_by("hi")
+    await worker.backend.stop()
+
+
+async def test_a_dismissal_goes_where_those_whom_it_means_can_hear_it(server: Server) -> None:
+    """On the channel of a user, or else on that for everyone, as no other has its audience."""
+    async with Worker(FakeBackend(server)).running() as worker:
+        await worker.subscribe("user", "ann")
+        for audience in ("user", "session"):
+            chosen = cast("DismissalAudience", audience)
+            await worker.backend.publish(Dismissal(chosen, "ann", 4000, ""))
+        await until(lambda: len(server.published) == 2)
+        assert server.published == ["wshub:user:ann", "wshub:everyone"]
 
 
 def test_it_says_what_it_is(server: Server) -> None:

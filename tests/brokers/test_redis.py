@@ -16,6 +16,7 @@ from tests.ports import free_port
 from wshub import BackendRefused, BackendUnavailable
 from wshub.backends import RedisBackend, _supervisor
 from wshub.backends._redis_servers import slot_of
+from wshub.backends._redis_url import find_servers
 from wshub.testing import until, wait_until
 from wshub.testing._worker import Worker
 from wshub.testing.backends import BackendContract
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 SHARDED = KINDS[1]
 
+pytestmark = pytest.mark.skipif(KINDS[0].missing is not None, reason=str(KINDS[0].missing))
 needs_redis_7 = pytest.mark.skipif(SHARDED.missing is not None, reason=str(SHARDED.missing))
 
 
@@ -98,6 +100,7 @@ def cluster() -> Generator[RedisCluster, None, None]:
 class TestCluster(BackendContract):
     """A cluster does all that a single server does; messages are sharded."""
 
+    one_order = False  # each node has its own
     max_payload = 50_000
 
     @pytest.fixture(autouse=True)
@@ -368,6 +371,17 @@ async def test_silence_is_no_outage(prefix: str, monkeypatch: pytest.MonkeyPatch
             await worker.publish("hi")
             await worker.reached_by("hi")
             assert worker.events == []
+
+
+async def test_a_connection_that_broke_is_not_mended_behind_our_back() -> None:
+    """redis-py would connect again, without the subscriptions."""
+    with started(server := RedisServer(OWN_SERVER)):
+        servers = find_servers(server.url, sharded=False, options={})
+        await servers.connect()
+        (link,) = servers.links
+        link.close()
+        with pytest.raises(ConnectionError, match="is closed"):
+            await link.publish([(b"channel", b"payload")])
 
 
 async def test_a_publication_on_its_way_when_the_server_dies_is_uncertain(prefix: str) -> None:

@@ -69,11 +69,6 @@ class Probes:
 
     def _put(self, name: str, channel: str) -> Outgoing:
         outgoing = self._outgoings.put(channel, write_envelope(Probe(name)))
-        outgoing.taken.add_done_callback(_retrieve)
+        # Nobody waits for it: that the server is lost is told elsewhere.
+        outgoing.taken.add_done_callback(lambda taken: taken.exception())
         return outgoing
-
-
-def _retrieve(taken: asyncio.Future[None]) -> None:
-    """Take note of an error that nobody waits for: that the server is lost is told elsewhere."""
-    if not taken.cancelled():
-        taken.exception()

@@ -81,10 +81,13 @@ class Worker:
         async with deadline(DEADLINE, "the backend to take a message"):
             await self.backend.publish(Publication(audience, name, encode(message)))
 
-    async def reached_by(self, *texts: str | bytes) -> None:
+    async def reached_by(self, *texts: str | bytes, in_order: bool = True) -> None:
         """Wait until exactly these texts were delivered, and forget them."""
         await self.is_delivered(len(texts))
-        assert self.texts == list(texts)
+        if in_order:
+            assert self.texts == list(texts)
+        else:
+            assert sorted(self.texts, key=repr) == sorted(texts, key=repr)
         self.delivered.clear()
 
     async def is_delivered(self, number: int) -> None:

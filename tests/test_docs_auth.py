@@ -13,7 +13,7 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI, WebSocket
 from websockets.exceptions import InvalidStatus
 
-from tests.test_docs import run
+from tests.test_docs import ROOT, run, table_of
 from wshub.auth import OriginPolicy, authenticate, query
 from wshub.exceptions import forbidden
 from wshub.testing import connect, live_server, refusal, until
@@ -260,3 +260,19 @@ async def test_guards_of_apps_and_routers(ws: str) -> None:
     for one in (guarded, app):
         async with live_server(one, ws=ws) as server:
             assert (await refusal(f"{server.ws}/ws?token=x")).status == 403
+
+
+def test_the_security_page_names_its_tests() -> None:
+    """Each risk has a test that there is, or a setting that the page points to."""
+    tests = {
+        found
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for found in re.findall(r"^(?:async )?def (test_\w+)", path.read_text(), re.MULTILINE)
+    }
+    rows = table_of("docs/security.md", "risk")
+    for risk, measure, how in rows:
+        named = set(re.findall(r"`(test_\w+)`", how))
+        assert named <= tests, risk
+        assert named or "a setting" in how or how == "by design", risk
+        assert measure, risk
+    assert len(rows) >= 16

@@ -54,7 +54,7 @@ def flood(*, port: int, rate: float, seconds: float, path: str) -> dict[str, Any
         answers["none"] += 1
         connection.close()
     poll.close()
-    refused = sum(answers[status] for status in ("401", "403"))
+    refused = sum(answers[status] for status in ("401", "403", "reset", "closed"))
     return {"opened": opened, "refused": refused, "answers": dict(answers)}
 
 

@@ -24,7 +24,11 @@ TARGET = 1.5
 PATIENCE = 60.0
 """Seconds after a round in which everything must have arrived, on a busy machine too."""
 
-SERVERS = {"guarded_hub": "with `HandshakeLimit`", "unguarded_hub": "without"}
+SERVERS = {
+    "guarded_hub": "`limit_connections()`",
+    "half_guarded_hub": "`HandshakeLimit`",
+    "unguarded_hub": "no limit",
+}
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Row:
 
     Attributes:
         case: Its label.
-        refused: Handshakes a second that were answered with a refusal.
+        refused: Handshakes a second that were refused, or whose connections were dropped.
         p50: Median delivery latency to the clients that are connected, in ms.
         p99: Its 99th percentile, in ms.
         ratio: The p99 in units of the one without a flood, round by round; None for that.
@@ -156,7 +160,7 @@ def _summarise(server: str, quiet: list[Window], flooded: list[Window] | None) -
     what = "no flood" if flooded is None else "a flood"
     p99 = [window.p99 for window in windows]
     return Row(
-        case=f"{what}, {SERVERS[server]}",
+        case=f"{SERVERS[server]}, {what}",
         refused=sum(window.refused for window in windows) / len(windows),
         p50=Figure.of(window.p50 for window in windows),
         p99=Figure.of(p99),

@@ -29,6 +29,7 @@ LAYERS = [
         "messages",
     },
     {
+        "_address_rate",
         "_addresses",
         "_authorization",
         "_dismissals",
@@ -62,7 +63,7 @@ LAYERS = [
     {"_registry", "backends", "connection", "rooms"},
     {"_admission", "_drain", "_hub", "_lifecycle", "_relay", "_tutorial"},
     {"manager", "rejections"},
-    {"testing"},
+    {"testing", "uvicorn_http"},
 ]
 """Lowest first. A module imports from its own layer and from those before it."""
 

@@ -50,6 +50,7 @@ PUBLIC_MODULES = [
     "wshub.rejections",
     "wshub.testing",
     "wshub.testing.backends",
+    "wshub.uvicorn_http",
 ]
 # Python under any other name than `python` would escape its execution.
 LANGUAGES = {"console", "javascript", "nginx", "python", "text", "yaml"}

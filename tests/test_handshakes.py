@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import sys
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+import uvicorn
 from fastapi import FastAPI, WebSocket
+from uvicorn.server import ServerState
+from websockets.exceptions import InvalidMessage
 
-from wshub import handshakes
+from wshub import _address_rate
 from wshub.handshakes import HandshakeLimit
-from wshub.testing import FakeClock, connect, live_server, refusal
+from wshub.testing import FakeClock, connect, live_server, refusal, until
+from wshub.uvicorn_http import limit_connections
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from starlette.types import Message, Receive, Scope, Send
 
 
@@ -100,7 +108,7 @@ async def test_it_forgets_who_was_silent_longest(
     fake_clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only so many addresses are counted."""
-    monkeypatch.setattr(handshakes, "MAX_ADDRESSES", 2)
+    monkeypatch.setattr(_address_rate, "MAX_ADDRESSES", 2)
     door = Door(burst=1, clock=fake_clock)
     for address in ("a", "b", "a", "c", "b", "a"):
         await door.knock(f"192.0.2.{ord(address)}")
@@ -136,3 +144,69 @@ def test_what_is_no_limit(options: dict[str, Any], text: str) -> None:
     """Mistakes are told when it is made."""
     with pytest.raises(ValueError, match=text):
         Door(**options)
+
+
+async def test_connections_that_are_dropped_before_they_are_read(
+    ws: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An address has a burst of connections of any kind; uvicorn goes on as if nothing had come."""
+    app = FastAPI()
+
+    @app.websocket("/ws")
+    async def chat(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.close(4000)
+
+    limited = limit_connections(per_second=0.001, burst=2)
+    async with live_server(app, ws=ws, http=limited) as server:
+        async with connect(f"{server.ws}/ws") as client:
+            assert (await client.closed())[0] == 4000
+        async with httpx.AsyncClient() as http:
+            assert (await http.get(server.http)).status_code == 404
+        for _ in range(2):
+            with pytest.raises((ConnectionError, InvalidMessage)):
+                async with connect(f"{server.ws}/ws"):
+                    pass
+        await until(lambda: server.connections == 0)
+    warnings = [record.getMessage() for record in caplog.records if record.name == "wshub"]
+    assert warnings == ["dropped a connection from 127.0.0.1: too many of this address"]
+
+
+async def test_connections_that_are_not_counted(tmp_path: Path) -> None:
+    """Those of a trusted proxy, and those without an address."""
+    app = FastAPI()
+    trusting = limit_connections(burst=1, trusted_proxies=["127.0.0.0/8", "unix"])
+    async with live_server(app, http=trusting) as server:
+        for _ in range(3):
+            async with httpx.AsyncClient() as http:
+                assert (await http.get(server.http)).status_code == 404
+
+    config = uvicorn.Config(app, http=limit_connections(burst=1), lifespan="off")
+    config.load()
+    path = str(tmp_path / "socket")
+    state = ServerState()
+    listening = await asyncio.get_running_loop().create_unix_server(
+        lambda: config.http_protocol_class(config=config, server_state=state, app_state={}),  # type: ignore[call-arg]
+        path,
+    )
+    async with listening:
+        for _ in range(3):
+            transport = httpx.AsyncHTTPTransport(uds=path)
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+                assert (await http.get("/")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("options", "text"), [({"per_second": -1}, "per_second"), ({"burst": 0}, "burst")]
+)
+def test_what_is_no_limit_on_connections(options: dict[str, Any], text: str) -> None:
+    """Mistakes are told when it is made."""
+    with pytest.raises(ValueError, match=text):
+        limit_connections(**options)
+
+
+def test_a_missing_uvicorn_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is for that server alone."""
+    monkeypatch.setitem(sys.modules, "uvicorn.protocols.http.auto", None)
+    with pytest.raises(ImportError, match="pip install uvicorn"):
+        limit_connections()

@@ -8,6 +8,6 @@ __all__ = ("Server",)
 
 
 class Server(GuardedServer):
-    """The same as `guarded_hub`, without a limit on handshakes."""
+    """The same as `guarded_hub`, without any limit."""
 
-    limited = False
+    limits_connections = False

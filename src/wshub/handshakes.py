@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from starlette.requests import HTTPConnection
 
+from wshub._address_rate import AddressRate
 from wshub._addresses import find_address, parse_proxies
 from wshub._clock import LoopClock
 from wshub.auth.refusal import log_refusal
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
     from wshub._clock import Clock
 
 __all__ = ("HandshakeLimit",)
-
-MAX_ADDRESSES = 10_000
-"""Addresses that are counted at the same time; the one that was silent longest is forgotten."""
 
 
 class HandshakeLimit:
@@ -56,16 +52,10 @@ class HandshakeLimit:
         trusted_proxies: Collection[str] = (),
         clock: Clock | None = None,
     ) -> None:
-        if not 0 < per_second < math.inf:
-            raise ValueError(f"per_second must be a positive number, not {per_second!r}")
-        if burst < 1:
-            raise ValueError(f"burst must be at least 1, not {burst!r}")
         self._app = app
-        self._rate = per_second
-        self._burst = burst
+        self._rate = AddressRate(per_second, burst)
         self._proxies = parse_proxies(trusted_proxies)
         self._clock = clock or LoopClock()
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a connection on, or refuse it."""
@@ -78,13 +68,4 @@ class HandshakeLimit:
 
     def _admits(self, connection: HTTPConnection) -> bool:
         address = find_address(connection, self._proxies)
-        if address is None:
-            return True
-        now = self._clock.time()
-        level, filled = self._buckets.pop(address, (float(self._burst), now))
-        level = min(self._burst, level + (now - filled) * self._rate)
-        admitted = level >= 1
-        self._buckets[address] = (level - admitted, now)
-        if len(self._buckets) > MAX_ADDRESSES:
-            self._buckets.popitem(last=False)
-        return admitted
+        return address is None or self._rate.admits(address, self._clock.time())

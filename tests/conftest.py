@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -10,10 +11,11 @@ from typing import TYPE_CHECKING
 import pytest
 import uvloop
 
+from tests.secrecy import Eavesdropper
 from wshub.testing import server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 pytest_plugins = ["wshub.testing.fixtures", "tests.brokers.fixtures"]
 
@@ -64,3 +66,22 @@ def ws(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(autouse=True)
 def tidy(nothing_left_behind: None) -> None:
     """Every test leaves nothing behind."""
+
+
+@pytest.fixture(autouse=True)
+def nothing_secret_is_logged() -> Iterator[Eavesdropper]:
+    """No test's secret shows in a log, at whatever level an app may choose for ours."""
+    eavesdropper = Eavesdropper()
+    loggers = {
+        logging.getLogger("wshub"): logging.DEBUG,
+        logging.getLogger("uvicorn"): logging.INFO,
+    }
+    levels = {logger: logger.level for logger in loggers}
+    for logger, level in loggers.items():
+        logger.setLevel(level)
+    logging.getLogger().addHandler(eavesdropper)
+    yield eavesdropper
+    logging.getLogger().removeHandler(eavesdropper)
+    for logger, level in levels.items():
+        logger.setLevel(level)
+    assert eavesdropper.heard == []

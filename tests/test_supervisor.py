@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -464,9 +464,9 @@ async def test_a_dismissal_goes_where_those_whom_it_means_can_hear_it(server: Se
     """On the channel of a user, or else on that for everyone, as no other has its audience."""
     async with Worker(FakeBackend(server)).running() as worker:
         await worker.subscribe("user", "ann")
-        for audience in ("user", "session"):
-            chosen = cast("DismissalAudience", audience)
-            await worker.backend.publish(Dismissal(chosen, "ann", 4000, ""))
+        audiences: tuple[DismissalAudience, ...] = ("user", "session")
+        for audience in audiences:
+            await worker.backend.publish(Dismissal(audience, "ann", 4000, ""))
         await until(lambda: len(server.published) == 2)
         assert server.published == ["wshub:user:ann", "wshub:everyone"]
 

@@ -1,6 +1,7 @@
 """Connection manager for FastAPI and Starlette WebSockets."""
 
 from wshub._outbox import OutboxOptions
+from wshub._tenure import Revalidation
 from wshub._watch import Heartbeat
 from wshub.backends.base import Health
 from wshub.connection import Connection
@@ -16,6 +17,7 @@ from wshub.events import (
     Statistics,
 )
 from wshub.exceptions import (
+    AccessDenied,
     AlreadyConnected,
     BackendRefused,
     BackendUnavailable,
@@ -39,6 +41,7 @@ from wshub.manager import ConnectionManager
 from wshub.rooms import Room
 
 __all__ = (
+    "AccessDenied",
     "AlreadyConnected",
     "BackendLost",
     "BackendRefused",
@@ -69,6 +72,7 @@ __all__ = (
     "OutboxOptions",
     "PayloadTooLarge",
     "Rejection",
+    "Revalidation",
     "Room",
     "Statistics",
     "UnsupportedServer",

@@ -11,11 +11,14 @@ from starlette.requests import HTTPConnection
 
 from wshub._admission import Admission
 from wshub._counters import Counters
+from wshub._dismissals import Dismissals
 from wshub._flush import Flush
 from wshub._names import check_room_name
-from wshub._registry import Registry
+from wshub._registry import Registry, session_of
 from wshub._relay import Relay
 from wshub._tasks import TaskOwner
+from wshub._tenure import Tenure
+from wshub.auth.principal import Principal
 from wshub.backends.base import Receiver
 from wshub.connection import Connection
 from wshub.events import ConnectionOpened, LimitReached, Statistics
@@ -28,12 +31,14 @@ if TYPE_CHECKING:
     from starlette.websockets import WebSocket
 
     from wshub._admission import Seat
+    from wshub._authorization import Authorization
     from wshub._clock import Clock
     from wshub._outbox import OutboxOptions
+    from wshub._tenure import Revalidation
     from wshub._watch import WatchOptions
     from wshub.backends.base import Backend
     from wshub.events import Event, Hook, LimitAction, LimitName, SkipReason
-    from wshub.exceptions import ClosedBy
+    from wshub.exceptions import ClosedBy, RoomAction
     from wshub.limits import Limits
     from wshub.messages import Audience
 
@@ -63,6 +68,8 @@ class Hub:
         read_ahead: int,
         handler_grace: float | None,
         hooks: Sequence[Hook],
+        authorization: Authorization,
+        revalidation: Revalidation | None,
         clock: Clock,
     ) -> None:
         self.backend = backend
@@ -70,6 +77,9 @@ class Hub:
         self.watch_options = watch_options
         self.read_ahead = read_ahead
         self.clock = clock
+        self.revalidation = revalidation
+        self._authorization = authorization
+        self._dismissals = Dismissals()
         self.counters = Counters()
         self.flush = Flush(outbox_options, self.counters, clock, self._abandon)
         self.tasks = TaskOwner()
@@ -83,7 +93,7 @@ class Hub:
                 raise TypeError(f"{hook!r} is asynchronous, and hooks are called, not awaited")
         self._hooks = hooks
         self._quiet_until: dict[LimitName | SkipReason, float] = {}
-        relay = Relay(self.registry, self.counters, self.flush)
+        relay = Relay(self.registry, self.counters, self.flush, self._dismissals)
         self.backend.attach(Receiver(relay.deliver, self.report, self._skip))
         self.backend.subscribe("everyone", "")
 
@@ -95,6 +105,44 @@ class Hub:
         self.registry.add(connection)
         if self._hooks:
             self.report(ConnectionOpened(connection))
+
+    def begin_tenure(self, connection: Connection, authenticated_at: float) -> None:
+        """Watch over how long those behind a new `connection` may keep it."""
+        principal, link = connection.principal, connection._link
+        session = session_of(principal)
+        dismissed = (
+            connection.user is not None
+            and self._dismissals.find("user", connection.user, authenticated_at)
+        ) or (session is not None and self._dismissals.find("session", session, authenticated_at))
+        if dismissed:
+            link.start_closing(dismissed.code, dismissed.reason)
+        elif principal is not None:
+            self._renew(connection, principal)
+
+    def refresh(self, connection: Connection, principal: Principal) -> None:
+        """Go on with a newer `principal` of the same user behind `connection`."""
+        if principal.user != connection.user:
+            raise ValueError("a connection is refreshed for the user that it belongs to")
+        self.registry.change_session(connection, principal)
+        connection.principal = principal
+        self._renew(connection, principal)
+
+    def _renew(self, connection: Connection, principal: Principal) -> None:
+        link = connection._link
+        if link.tenure is None and link.closure is None:
+            if principal.expires_at is None and self.revalidation is None:
+                return
+            link.tenure = Tenure(connection, link, self)
+        if link.tenure is not None:
+            link.tenure.renew(principal.expires_at)
+
+    async def authorize(
+        self, action: RoomAction, principal: Principal | None, user: str | None, room: str
+    ) -> None:
+        """Raise `AccessDenied` unless `principal`, or `user`, may do `action` in `room`."""
+        if principal is None and user is not None:
+            principal = Principal(user)
+        await self._authorization.check(action, principal, room)
 
     def forget(self, connection: Connection) -> None:
         """Take `connection` out of the registry and all rooms. Idempotent."""

@@ -13,6 +13,7 @@ Exception
 │   │   ├── InvalidRoomName
 │   │   └── InvalidUserId
 │   ├── LimitExceeded             (also a `Rejection`)
+│   ├── AccessDenied              (also a `Rejection`)
 │   ├── BackendUnavailable
 │   │   └── BackendRefused
 │   ├── PayloadTooLarge
@@ -28,7 +29,9 @@ from typing import TYPE_CHECKING, Literal
 from fastapi.exceptions import WebSocketException
 from starlette.websockets import WebSocketDisconnect
 
+from wshub._backend_errors import BackendRefused, BackendUnavailable, PayloadTooLarge
 from wshub._close_codes import CloseCode, check_close_code, cut_reason
+from wshub._hub_error import HubError
 from wshub._rejection import (
     Rejection,
     forbidden,
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
     from wshub.events import LimitName
 
 __all__ = (
+    "AccessDenied",
     "AlreadyConnected",
     "BackendRefused",
     "BackendUnavailable",
@@ -63,6 +67,7 @@ __all__ = (
     "OutboxFull",
     "PayloadTooLarge",
     "Rejection",
+    "RoomAction",
     "UnsupportedServer",
     "check_close_code",
     "cut_reason",
@@ -81,8 +86,8 @@ ClosedBy = Literal["peer", "hub", "server"]
 """Who ended a connection: the client, this library or the app through it, the ASGI server."""
 
 
-class HubError(Exception):
-    """Base of the errors that wshub raises. Each has fields and composes its own text."""
+RoomAction = Literal["join", "publish"]
+"""What somebody may, or may not, do in a room."""
 
 
 class ConnectionClosed(HubError, WebSocketDisconnect):
@@ -232,62 +237,6 @@ class InvalidUserId(InvalidName):
     kind = "user id"
 
 
-class BackendUnavailable(HubError):
-    """
-    Raised by a backend that cannot take a message now.
-
-    Attributes:
-        backend: Name of the backend.
-        problem: What it ran into.
-        uncertain: False: nothing was published. True: the message was on its way when the
-            server stopped answering, and nobody can tell whether it arrives.
-    """
-
-    def __init__(self, backend: str, problem: str, *, uncertain: bool = False) -> None:
-        super().__init__(backend, problem)
-        self.backend = backend
-        self.problem = problem
-        self.uncertain = uncertain
-
-    def __str__(self) -> str:
-        what = "does not know whether it has published" if self.uncertain else "cannot publish now"
-        return f"{self.backend} {what}: {self.problem}; try again later"
-
-
-class BackendRefused(BackendUnavailable):
-    """
-    Raised at the start by a backend whose server refuses its configuration.
-
-    Attributes:
-        backend: Name of the backend.
-        problem: What the server refuses, and how to mend it.
-    """
-
-    def __str__(self) -> str:
-        return f"{self.backend} cannot start: {self.problem}"
-
-
-class PayloadTooLarge(HubError):
-    """
-    Raised by a backend for a message over its limit. Nothing was published.
-
-    Attributes:
-        size: Size of the message as it would travel, in bytes.
-        limit: The backend's limit, in bytes.
-    """
-
-    def __init__(self, size: int, limit: int) -> None:
-        super().__init__(size, limit)
-        self.size = size
-        self.limit = limit
-
-    def __str__(self) -> str:
-        return (
-            f"a message of {self.size} bytes is over the backend's limit of {self.limit} bytes; "
-            "send a reference to it instead"
-        )
-
-
 class UnsupportedServer(HubError, ImportError):
     """
     Raised on import of a part of wshub that does not fit the server that is installed.
@@ -344,3 +293,24 @@ class LimitExceeded(HubError, Rejection):
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.limit} of Limits is {self.maximum}; raise it, or close some"
+
+
+class AccessDenied(HubError, Rejection):
+    """
+    Raised for what somebody may not do in a room. Also a `Rejection`: 3003, HTTP 403.
+
+    Attributes:
+        action: What was not allowed.
+        room: Name of the room.
+    """
+
+    def __init__(self, action: RoomAction, room: str) -> None:
+        super().__init__(CloseCode.FORBIDDEN, f"not allowed to {action}")
+        self.action: RoomAction = action
+        self.room = room
+
+    def __str__(self) -> str:
+        return (
+            f"not allowed to {self.action} in room {self.room!a}; "
+            f"authorize_{self.action} of the manager has to return True"
+        )

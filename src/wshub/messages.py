@@ -30,7 +30,7 @@ __all__ = (
 Audience = Literal["everyone", "room", "user"]
 """Whom a publication is for."""
 
-DismissalAudience = Literal["user"]
+DismissalAudience = Literal["user", "session"]
 """Whose connections a dismissal closes."""
 
 _ANYTHING: TypeAdapter[object] = TypeAdapter(
@@ -99,8 +99,8 @@ class Dismissal:
     An order to close all connections of an audience.
 
     Attributes:
-        audience: Whose connections: those of a user.
-        name: The user.
+        audience: Whose connections: those of a user or of a session.
+        name: The user, or the hash of the session.
         code: Close code.
         reason: Close reason.
     """

@@ -33,9 +33,11 @@ class Server:
         port: Where it listens.
     """
 
-    def __init__(self, url: str, options: dict[str, Any], *arguments: str) -> None:
+    def __init__(
+        self, url: str, options: dict[str, Any], *arguments: str, app: str = "worker_app"
+    ) -> None:
         self.port = free_port()
-        command = [sys.executable, "-m", "uvicorn", "tests.brokers.worker_app:app"]
+        command = [sys.executable, "-m", "uvicorn", f"tests.brokers.{app}:app"]
         command += ["--port", str(self.port), "--log-level", "warning"]
         command += ["--ws", "websockets-sansio", "--timeout-graceful-shutdown", "3", *arguments]
         settings = {"WSHUB_BACKEND": url, "WSHUB_OPTIONS": json.dumps(options)}
@@ -80,10 +82,10 @@ class Server:
 
 @contextmanager
 def running(
-    url: str, options: dict[str, Any], *arguments: str, number: int = 1
+    url: str, options: dict[str, Any], *arguments: str, number: int = 1, app: str = "worker_app"
 ) -> Generator[list[Server], None, None]:
     """Run so many servers for the length of a block."""
-    servers = [Server(url, options, *arguments) for _ in range(number)]
+    servers = [Server(url, options, *arguments, app=app) for _ in range(number)]
     try:
         for server in servers:
             server.begins()

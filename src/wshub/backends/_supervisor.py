@@ -181,8 +181,10 @@ class SupervisedBackend:
         return f"{prefix}:{audience}:{name}" if name else f"{prefix}:{audience}"
 
     def _channel_of(self, envelope: Envelope) -> str:
-        if isinstance(envelope, Publication) or envelope.audience == "user":
+        if isinstance(envelope, Publication):
             return self._channel(envelope.audience, envelope.name)
+        if envelope.audience == "user":
+            return self._channel("user", envelope.name)
         return self._channel("everyone", "")
 
     def _put(self, channel: str, payload: bytes) -> Outgoing:

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 from wshub.events import Event, SkipReason  # noqa: TC001  (an alias may be asked for its types)
 from wshub.messages import Audience, Envelope
 
-__all__ = ("Backend", "Deliver", "Health", "Receiver")
+__all__ = ("Backend", "Deliver", "Health", "OneTimeKeys", "Receiver")
 
 Deliver = Callable[[Envelope], Awaitable[None]]
 """Hands one envelope to the connections of this process. Never raises for a recipient."""
@@ -112,4 +112,31 @@ class Backend(Protocol):
 
     def health(self) -> Health:
         """Say whether messages travel now."""
+        ...
+
+
+class OneTimeKeys(Protocol):
+    """
+    Keeps values under keys that are taken once: by one worker, whoever else asks at the same time.
+
+    Keys are hashes of secrets; what they are hashes of is never stored.
+    """
+
+    async def put(self, key_hash: str, value: str, ttl: float) -> None:
+        """
+        Keep `value` under a key that is new, for `ttl` seconds.
+
+        Raises:
+            BackendUnavailable: It cannot be kept now.
+            ValueError: The key is there already, or `ttl` is not positive.
+        """
+        ...
+
+    async def take(self, key_hash: str) -> str | None:
+        """
+        Return what is kept under a key, and keep it no longer; None if there is nothing.
+
+        Raises:
+            BackendUnavailable: It cannot be asked now.
+        """
         ...

@@ -203,6 +203,8 @@ def test_json_is_as_hard_to_compress_as_that_of_an_application() -> None:
     assert {len(message) for message in messages} == {512}
     assert len(set(messages)) == len(messages)
     assert 250 < sum(len(zlib.compress(message)) for message in messages) / len(messages) < 400
+
+
 def test_a_flood_of_handshakes_is_refused() -> None:
     """With the limit and without it, while messages reach those who are connected."""
     rows = rows_of(handshakes, clients=2, flood=100, seconds=0.5, rounds=1)

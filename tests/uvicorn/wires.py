@@ -133,8 +133,8 @@ class Wire:
         numbers, data, position = [], self.taken, 0
         while len(data) >= position + HEADER:
             first, size = data[position : position + 2]
-            assert first == 0x81  # noqa: PLR2004  (the last frame of a text)
-            start = position + (HEADER if size == 126 else LONG_HEADER)  # noqa: PLR2004
+            assert first == 0x81
+            start = position + (HEADER if size == 126 else LONG_HEADER)
             size = int.from_bytes(data[position + 2 : start])
             position = start + size
             if len(data) >= position:

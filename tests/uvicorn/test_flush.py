@@ -20,7 +20,6 @@ from wshub._flush import TURN
 from wshub.testing import HalfOpenClient, Opcode, RawClient, connect, frame, live_server, until
 
 if TYPE_CHECKING:
-
     from wshub import Connection
     from wshub.testing import FakeClock
 

@@ -34,6 +34,9 @@ OURS = "server_no_context_takeover"
 COMPRESSED = 4
 """The bit RSV1 among the three reserved ones."""
 
+STEP = 64
+"""Bytes decompressed at a time."""
+
 _TAIL = b"\x00\x00\xff\xff"
 
 
@@ -77,8 +80,8 @@ class Wire:
         self.head = Head("", [])
         self.received = b""
 
-    async def handshake(self, url: str, headers: Mapping[str, str]) -> None:
-        """Ask for a WebSocket and read the answer."""
+    async def ask(self, url: str, headers: Mapping[str, str]) -> None:
+        """Ask for a WebSocket."""
         parts = urlsplit(url)
         fields = {
             "Host": "localhost",
@@ -91,6 +94,9 @@ class Wire:
         lines = [f"{name}: {value}" for name, value in fields.items()]
         request = f"GET {parts.path}?{parts.query} HTTP/1.1"
         await self.send("\r\n".join([request, *lines, "", ""]).encode())
+
+    async def hear(self) -> None:
+        """Read the answer to that."""
         async with deadline(DEADLINE, "the answer to the handshake"):
             answer = (await self._reader.readuntil(b"\r\n\r\n")).decode()
         status, *rest = answer.rstrip().split("\r\n")
@@ -145,8 +151,13 @@ async def open_wire(
     headers: Mapping[str, str] | None = None,
     *,
     context: ssl.SSLContext | None = None,
+    wait: bool = True,
 ) -> AsyncIterator[Wire]:
-    """Connect for the length of the block, over TLS if there is a `context` for that."""
+    """
+    Connect for the length of the block, over TLS if there is a `context` for that.
+
+    If it does not wait for the answer, `Wire.hear()` has to.
+    """
     parts = urlsplit(url)
     async with deadline(DEADLINE, f"a connection to {parts.netloc}"):
         reader, writer = await asyncio.open_connection(
@@ -157,7 +168,9 @@ async def open_wire(
         )
     wire = Wire(reader, writer)
     try:
-        await wire.handshake(url, headers or {})
+        await wire.ask(url, headers or {})
+        if wait:
+            await wire.hear()
         yield wire
     finally:
         if context is None:
@@ -222,7 +235,10 @@ def inflate(data: bytes, *, window_bits: int = 15, takeover: bool = True) -> lis
             assert found.opcode in {Opcode.TEXT, Opcode.BINARY}
             if not takeover:
                 decoder = zlib.decompressobj(wbits=-window_bits)
-            payload = decoder.decompress(found.payload + _TAIL)
+            # In small steps: what refers further back than the window then has to fail.
+            data, payload = found.payload + _TAIL, b""
+            while chunk := decoder.decompress(data, STEP):
+                data, payload = decoder.unconsumed_tail, payload + chunk
             frames.append(found._replace(payload=payload))
         else:
             assert reserved == 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
@@ -65,8 +67,10 @@ class UvicornSink:
         self._held = held
         transport = self._protocol.transport
         let_abort(transport)
-        if _HAS_DESCRIPTORS and not transport.is_closing() and not self._is_encrypted:
-            self._socket = transport.get_extra_info("socket").fileno()
+        if not transport.is_closing():
+            _write_without_delay(transport)
+            if _HAS_DESCRIPTORS and not self._is_encrypted:
+                self._socket = transport.get_extra_info("socket").fileno()
         self.open()
         self._protocol.attach(receiver, held)
 
@@ -152,6 +156,18 @@ class UvicornSink:
     @property
     def _is_encrypted(self) -> bool:
         return self._protocol.transport.get_extra_info("sslcontext") is not None
+
+
+def _write_without_delay(transport: asyncio.BaseTransport) -> None:
+    """Send what was collected at once, though what went before is not acknowledged yet."""
+    # uvloop always does. asyncio does not for what the workers of uvicorn and gunicorn listen on,
+    # a socket that was made without saying which protocol.
+    if not isinstance(transport, asyncio.Transport):
+        return
+    taken = transport.get_extra_info("socket")
+    if taken.family in {socket.AF_INET, socket.AF_INET6}:
+        with suppress(OSError):  # it was reset
+            taken.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 @cache

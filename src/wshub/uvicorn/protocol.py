@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from websockets.protocol import OPEN
+
 from wshub._sink import FRAMES_EXTENSION, abort_transport
 from wshub.uvicorn._deflate import make_extensions, window_bits_of
 from wshub.uvicorn._sink import UvicornSink
@@ -127,22 +129,17 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
 
     def send_receive_event_to_app(self) -> None:
         """Hand over a whole message."""
+        data = self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
+        try:
+            message = str(data, "utf-8") if self.curr_msg_data_type == "text" else bytes(data)
+        except UnicodeDecodeError:
+            self._refuse_text()
+            return
         if self._receiver is None or self.close_sent:
             super().send_receive_event_to_app()
-            return
-        data = self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
-        self.frames = []
-        if self.curr_msg_data_type == "bytes":
-            self._take(bytes(data))
-            return
-        try:
-            text = str(data, "utf-8")
-        except UnicodeDecodeError:
-            if self.conn.close_sent is None:  # else the peer has closed in the same segment
-                self.conn.send_close(1007)
-            self.handle_parser_exception()
         else:
-            self._take(text)
+            self.frames = []
+            self._take(message)
 
     def handle_ping(self) -> None:
         """Answer, or keep the answer until the peer reads: the last one will do (§5.5.3)."""
@@ -228,6 +225,13 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
     def _flush(self) -> None:
         if self._held is not None:
             self._held.flush()
+
+    def _refuse_text(self) -> None:
+        if self.close_sent:
+            return
+        if self.conn.state is OPEN:  # and the peer has not closed in the same segment
+            self.conn.send_close(1007)
+        self.handle_parser_exception()
 
     def _write_late_pong(self) -> None:
         if self._late_pong:

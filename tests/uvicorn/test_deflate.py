@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import pytest
 from fastapi import FastAPI, WebSocket
 
-from tests.managed import ManagedApp
+from tests.managed import ManagedApp, echo
 from tests.uvicorn.cases import closing
 from tests.uvicorn.wire import (
     COMPRESSED,
@@ -318,12 +318,6 @@ async def wires(stack: AsyncExitStack, url: str, offers: Sequence[str]) -> list[
     ]
 
 
-async def wait(connection: Connection) -> None:
-    """Stay until the client leaves."""
-    async for _ in connection:
-        pass
-
-
 async def test_each_kind_of_client_gets_a_frame_that_is_made_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -336,7 +330,7 @@ async def test_each_kind_of_client_gets_a_frame_that_is_made_once(
         return compress(payload, window_bits)
 
     monkeypatch.setattr(_frames, "_compress", count)
-    managed = ManagedApp(wait)
+    managed = ManagedApp(echo)
     small, large = "permessage-deflate; server_max_window_bits=9", OFFER
     offers = ["", small, large, small, "", large, large, small, large, ""]
     message = make_text(20_000, 2)
@@ -363,7 +357,7 @@ async def test_each_kind_of_client_gets_a_frame_that_is_made_once(
 
 async def test_a_late_client_can_read_what_comes_first() -> None:
     """No frame depends on what was sent before it."""
-    managed = ManagedApp(wait)
+    managed = ManagedApp(echo)
     async with live_server(managed.app, ws=FANOUT) as server, AsyncExitStack() as stack:
         (early,) = await wires(stack, f"{server.ws}/ws?", [OFFER])
         await until(lambda: len(managed.opened) == 1)
@@ -385,13 +379,13 @@ async def test_small_messages_are_not_compressed(
 ) -> None:
     """`OutboxOptions.compress_from` is the size in bytes from which they are."""
     manager = ConnectionManager(outbox=OutboxOptions(compress_from=compress_from))
-    await _check_sizes(ManagedApp(wait, manager), plain=sizes, compressed=(compress_from, 5000))
+    await _check_sizes(ManagedApp(echo, manager), plain=sizes, compressed=(compress_from, 5000))
 
 
 async def test_messages_are_compressed_from_128_bytes_on() -> None:
     """Unless told otherwise; bytes count, not characters."""
-    await _check_sizes(ManagedApp(wait), plain=(0, 127), compressed=(128, 1000))
-    managed = ManagedApp(wait)
+    await _check_sizes(ManagedApp(echo), plain=(0, 127), compressed=(128, 1000))
+    managed = ManagedApp(echo)
     async with live_server(managed.app, ws=FANOUT) as server, AsyncExitStack() as stack:
         (client,) = await wires(stack, f"{server.ws}/ws?", [OFFER])
         await until(lambda: managed.opened)

@@ -119,12 +119,9 @@ class Wire:
             await asyncio.sleep(0)
 
     async def read(self, size: int) -> bytes:
-        """Return the next bytes, fewer if the server closes before."""
+        """Return the next bytes; raises EOFError if the server closes before."""
         async with deadline(DEADLINE, f"{size} bytes"):
-            try:
-                data = await self._reader.readexactly(size)
-            except asyncio.IncompleteReadError as error:
-                data = error.partial
+            data = await self._reader.readexactly(size)
         self.received += data
         return data
 

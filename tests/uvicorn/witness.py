@@ -68,8 +68,8 @@ class Witness:
                         self._end(do)
                         break
         finally:
-            if connection.closed is not None:
-                seen.append((connection.closed.code, connection.closed.reason))
+            assert connection.closed is not None
+            seen.append((connection.closed.code, connection.closed.reason))
             self.saw.append(seen)
 
     async def serve_plain(

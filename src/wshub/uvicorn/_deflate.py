@@ -37,7 +37,9 @@ def make_extensions() -> list[ServerPerMessageDeflateFactory]:
 
 def window_bits_of(connection: ServerProtocol) -> int:
     """Return the window, in bits, that frames may be compressed with; 0: not at all."""
-    for extension in connection.extensions:
-        if isinstance(extension, PerMessageDeflate) and extension.local_no_context_takeover:
-            return extension.local_max_window_bits
-    return 0
+    bits = (
+        extension.local_max_window_bits
+        for extension in connection.extensions
+        if isinstance(extension, PerMessageDeflate) and extension.local_no_context_takeover
+    )
+    return next(bits, 0)

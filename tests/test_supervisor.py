@@ -317,6 +317,15 @@ async def test_attempts_come_less_and_less_often(server: Server) -> None:
     assert sum(pauses) < 2.5
 
 
+async def test_a_long_outage_is_no_different(server: Server) -> None:
+    """After thousands of attempts there is another one soon."""
+    async with Worker(backend := FakeBackend(server)).running():
+        backend._pauses = 10_000
+        server.drop(ConnectionError("gone"))
+        await until(lambda: not backend.health().ready)
+        await until(lambda: backend.health().ready, 5)
+
+
 async def test_a_connection_that_held_makes_the_next_attempt_quick(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -376,6 +385,27 @@ async def test_a_receiver_that_fails_does_not_end_the_stream(
             await until(lambda: len(delivered) == 2)
     assert worker.events == []
     assert [record.exc_text is not None for record in caplog.records] == [True, True]
+
+
+async def test_a_supervisor_that_fails_is_not_healthy(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody is led to believe that it goes on; a restart of the app helps."""
+
+    def report(event: object) -> None:
+        raise ValueError("a bug")
+
+    worker = Worker(backend := FakeBackend(server))
+    backend.attach(Receiver(worker.delivered.append, report, worker.skipped.append))  # type: ignore[arg-type]
+    async with worker.running():
+        server.drop(ConnectionError("gone"))
+        await until(lambda: "has failed: ValueError('a bug')" in str(backend.health().problem))
+        assert not backend.health().ready
+        with pytest.raises(BackendUnavailable):
+            await worker.publish("hi")
+    assert "the supervisor of FakeBackend has failed" in caplog.text
+    async with Worker(backend).running():
+        assert backend.health().ready
 
 
 async def test_it_is_started_once(server: Server) -> None:

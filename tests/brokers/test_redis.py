@@ -407,6 +407,20 @@ async def test_a_right_that_is_taken_away(prefix: str, monkeypatch: pytest.Monke
             await worker.reached_by("hi")
 
 
+async def test_a_server_that_takes_nothing_is_not_sent_more_and_more(prefix: str) -> None:
+    """What waits here is bounded: what comes later is not sent at all, and so not uncertain."""
+    with started(server := RedisServer(OWN_SERVER)):
+        backend = RedisBackend(server.url, prefix=prefix, max_payload=2**24, publish_timeout=0.5)
+        async with Worker(backend).running() as worker:
+            server.pause()
+            errors = await asyncio.gather(
+                *(worker.publish("x" * 2**23) for _ in range(8)), return_exceptions=True
+            )
+            certain = [error for error in errors if not getattr(error, "uncertain", True)]
+            assert len(certain) > 4
+            server.resume()
+
+
 @asynccontextmanager
 async def replying(
     *chunks: bytes,

@@ -162,6 +162,7 @@ class PostgresServer(PostgresAdmin):
         for process in family:
             process.kill()
         self._process.wait()
+        self._process = None
         wait_until(lambda: all(map(has_gone, family)), awaited="PostgreSQL to be gone")
 
     def pause(self) -> None:
@@ -179,9 +180,7 @@ class PostgresServer(PostgresAdmin):
     def stop(self) -> None:
         """End it, and remove what it wrote. Idempotent."""
         if self._process is not None:
-            if self._process.poll() is None:
-                self.kill()
-            self._process = None
+            self.kill()
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def subscriptions(self, prefix: str) -> int:

@@ -14,6 +14,7 @@ import pytest
 import trustme
 
 from tests.brokers.kinds import POSTGRES
+from tests.brokers.proxy import Proxy
 from wshub import BackendLost, BackendRefused, BackendRegained
 from wshub.backends import PostgresBackend, backend_from_url
 from wshub.backends._postgres_servers import PostgresServers
@@ -72,10 +73,25 @@ async def test_a_message_may_be_as_long_as_it_likes(
         near += ["ä" * size for size in range(2970, 3010)]
         await asyncio.gather(*map(here.publish, near))
         assert 30 < rows(postgres, table) < 90
-        longest = bytes(range(256)) * 4000
-        await here.publish(longest)
         for worker in (here, there):
-            await worker.reached_by(*fitting, *near, longest)
+            await worker.reached_by(*fitting, *near)
+
+
+async def test_a_message_may_be_larger_than_what_a_socket_takes(
+    postgres: PostgresServer, prefix: str
+) -> None:
+    """It goes out bit by bit, and nothing waits for it but what comes after it."""
+    quiet = {"options": "-c log_statement=none"}
+    backends = [
+        PostgresBackend(postgres.url, prefix=prefix, max_payload=2**25, options=quiet)
+        for _ in range(2)
+    ]
+    async with working(*backends) as workers:
+        large = bytes(range(256)) * 2**16
+        await workers[0].publish(large)
+        for worker in workers:
+            await worker.reached_by(large)
+            assert worker.events == []
 
 
 async def test_long_messages_stay_in_order(postgres: PostgresServer, prefix: str) -> None:
@@ -254,26 +270,28 @@ async def test_a_table_that_is_not_ours(postgres: PostgresServer, prefix: str, t
     assert problem.startswith(f"it has a table {table} that is not ours; choose another prefix")
 
 
-async def test_a_role_that_may_not_write(postgres: PostgresServer, guest: str, prefix: str) -> None:
-    """As on a standby, which may become the primary: it is waited for."""
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({}, "session is read-only"),
+        ({"target_session_attrs": "any"}, "cannot execute CREATE TABLE in a read-only transaction"),
+    ],
+)
+async def test_a_server_that_takes_nothing(
+    postgres: PostgresServer, guest: str, prefix: str, options: dict[str, str], problem: str
+) -> None:
+    """As a standby, which may become the primary: it is waited for."""
+    postgres.ask(f"GRANT CREATE ON SCHEMA public TO {prefix}")
     postgres.ask(f"ALTER ROLE {prefix} SET default_transaction_read_only = on")
-    async with working_not(PostgresBackend(guest, prefix=prefix)) as worker:
-        assert "session is read-only" in str(worker.backend.health().problem)
-        postgres.ask(f"ALTER ROLE {prefix} RESET default_transaction_read_only")
-        postgres.ask(f"GRANT CREATE ON SCHEMA public TO {prefix}")
-        await until(lambda: worker.backend.health().ready)
-
-
-@asynccontextmanager
-async def working_not(backend: PostgresBackend) -> AsyncGenerator[Worker, None]:
-    """Start a backend whose server is away."""
-    worker = Worker(backend)
-    await backend.start()
+    worker = Worker(PostgresBackend(guest, prefix=prefix, options=options))
     try:
-        assert not backend.health().ready
-        yield worker
+        await worker.backend.start()
+        assert not worker.backend.health().ready
+        assert problem in str(worker.backend.health().problem)
+        postgres.ask(f"ALTER ROLE {prefix} RESET default_transaction_read_only")
+        await until(lambda: worker.backend.health().ready)
     finally:
-        await backend.stop()
+        await worker.backend.stop()
 
 
 @pytest.mark.one_loop
@@ -342,58 +360,18 @@ async def test_what_others_notify_is_skipped(postgres: PostgresServer, prefix: s
         assert worker.events == []
 
 
-class TlsServer:
-    """
-    Speaks PostgreSQL's TLS in front of a server that does not.
-
-    Attributes:
-        port: Where it listens.
-    """
+class TlsProxy(Proxy):
+    """Speaks PostgreSQL's TLS in front of a server that does not."""
 
     def __init__(self, target: int, context: ssl.SSLContext) -> None:
-        self.port = 0
-        self._target = target
+        super().__init__(target)
         self._context = context
-        self._tasks: set[asyncio.Task[None]] = set()
 
-    @asynccontextmanager
-    async def running(self) -> AsyncGenerator[TlsServer, None]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        try:
-            yield self
-        finally:
-            server.close()
-            for task in self._tasks:
-                task.cancel()
-            if self._tasks:
-                await asyncio.wait(self._tasks)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        try:
-            assert await reader.readexactly(8) == b"\0\0\0\x08\x04\xd2\x16\x2f"  # SSLRequest
-            writer.write(b"S")
-            await writer.start_tls(self._context)
-            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._target)
-            try:
-                await asyncio.gather(
-                    self._pass(reader, server_writer), self._pass(server_reader, writer)
-                )
-            finally:
-                server_writer.transport.abort()
-        except (OSError, asyncio.CancelledError, asyncio.IncompleteReadError):
-            pass
-        writer.transport.abort()
-
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(8192):
-            writer.write(data)
-            await writer.drain()
-        raise ConnectionResetError
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert await reader.readexactly(8) == b"\0\0\0\x08\x04\xd2\x16\x2f"  # SSLRequest
+        writer.write(b"S")
+        await writer.start_tls(self._context)
+        await super()._connect(reader, writer)
 
 
 async def test_it_speaks_tls(postgres: PostgresServer, prefix: str, tmp_path: Any) -> None:
@@ -405,7 +383,7 @@ async def test_it_speaks_tls(postgres: PostgresServer, prefix: str, tmp_path: An
     trustme.CA().cert_pem.write_to_path(stranger)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
-    async with TlsServer(postgres.port, context).running() as server:
+    async with TlsProxy(postgres.port, context).running() as server:
         url = POSTGRES.at(postgres.url, server.port)
         verified = {"sslmode": "verify-full", "sslrootcert": str(root)}
         async with working(

@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ("PostgresBroker",)
 
-IDLE_SESSIONS_END = 140000
-"""The version since which a server may be told to close connections that only listen."""
-
 
 class PostgresBroker:
     """
@@ -102,8 +99,7 @@ class PostgresBroker:
     async def _open(self) -> PostgresLink:
         link = await self._servers.connect()
         self._links.append(link)
-        if link.version >= IDLE_SESSIONS_END:
-            await link.ask(b"SET idle_session_timeout = 0")
+        await link.ask(b"SET idle_session_timeout = 0")
         return link
 
     async def _change(self, verb: bytes, channels: Sequence[str]) -> None:

@@ -73,11 +73,6 @@ class PostgresLink:
         self._tied: PostgresLink | None = None
         connection.add_notice_handler(self._note)
 
-    @property
-    def version(self) -> int:
-        """Version of the server: 180004 is 18.4."""
-        return self._pgconn.server_version
-
     def tie(self, other: PostgresLink) -> None:
         """Fail with this connection, as soon as it is lost, also while nothing is asked of it."""
         self._tied = other
@@ -85,7 +80,7 @@ class PostgresLink:
 
     def close(self) -> None:
         """Drop the connection."""
-        self._fail(ConnectionError("the connection to PostgreSQL is closed"))
+        self._fail("the connection to PostgreSQL is closed")
         self._pgconn.finish()
 
     async def ask(self, statement: bytes, *values: bytes) -> PGresult:
@@ -151,7 +146,7 @@ class PostgresLink:
         try:
             work()
         except Error as error:
-            self._fail(error)
+            self._fail(str(error).partition("\n")[0])
 
     def _flush(self) -> None:
         if self._pgconn.flush():
@@ -184,17 +179,17 @@ class PostgresLink:
         if notice.severity_nonlocalized == "FATAL":
             self._farewell = notice.message_primary
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, problem: str) -> None:
         if self._failure is not None:
             return
-        self._failure = ConnectionError(self._farewell) if self._farewell else error
+        self._failure = ConnectionError(self._farewell or problem)
         self._loop.remove_reader(self._socket)
         self._loop.remove_writer(self._socket)
         for waiter in (self._answer, self._arrival):
             if waiter is not None and not waiter.done():
                 waiter.set_exception(self._failure)
         if self._tied is not None:
-            self._tied._fail(self._failure)
+            self._tied._fail(str(self._failure))
 
 
 def _last_of(results: Sequence[PGresult]) -> PGresult:

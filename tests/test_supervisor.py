@@ -35,6 +35,7 @@ class Server:
     Attributes:
         problem: What connecting runs into, if anything.
         hung: Names of the methods that never end.
+        slow: Seconds that each answer takes.
         silent: Whether nothing that is published arrives.
         late: Seconds that probes are under way.
         connects: When somebody tried to connect.
@@ -44,6 +45,7 @@ class Server:
     def __init__(self) -> None:
         self.problem: Exception | None = None
         self.hung: set[str] = set()
+        self.slow = 0.0
         self.silent = False
         self.late = 0.0
         self.connects: list[float] = []
@@ -104,8 +106,8 @@ class FakeBroker:
         self.channels.update(channels)
 
     async def unsubscribe(self, channels: Sequence[str]) -> None:
-        await self._answer("unsubscribe")
         self.channels.difference_update(channels)
+        await self._answer("unsubscribe")
 
     async def receive(self) -> bytes:
         arrived = await self.arrived.get()
@@ -114,7 +116,7 @@ class FakeBroker:
         return arrived
 
     async def _answer(self, method: str) -> None:
-        await asyncio.sleep(0)
+        await asyncio.sleep(self.server.slow)
         if method in self.server.hung:
             await asyncio.get_running_loop().create_future()
 
@@ -170,6 +172,18 @@ async def test_a_call_that_never_ends_is_an_outage(server: Server, method: str) 
         server.hung.clear()
         await until(lambda: kinds(worker) == ["BackendLost", "BackendRegained"])
         await worker.publish("hi", "room", "milk")
+        await worker.reached_by("hi")
+
+
+async def test_a_channel_that_is_wanted_again_while_it_is_given_up(server: Server) -> None:
+    """Is not in effect before it is subscribed to anew."""
+    async with Worker(FakeBackend(server)).running() as worker:
+        await worker.subscribe("room", "tea")
+        server.slow = 0.1
+        worker.unsubscribe("room", "tea")
+        await asyncio.sleep(0.05)
+        await worker.subscribe("room", "tea")
+        await worker.publish("hi", "room", "tea")
         await worker.reached_by("hi")
 
 
@@ -303,6 +317,15 @@ async def test_attempts_come_less_and_less_often(server: Server) -> None:
     assert sum(pauses) < 2.5
 
 
+async def test_a_long_outage_is_no_different(server: Server) -> None:
+    """After thousands of attempts there is another one soon."""
+    async with Worker(backend := FakeBackend(server)).running():
+        backend._pauses = 10_000
+        server.drop(ConnectionError("gone"))
+        await until(lambda: not backend.health().ready)
+        await until(lambda: backend.health().ready, 5)
+
+
 async def test_a_connection_that_held_makes_the_next_attempt_quick(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -362,6 +385,27 @@ async def test_a_receiver_that_fails_does_not_end_the_stream(
             await until(lambda: len(delivered) == 2)
     assert worker.events == []
     assert [record.exc_text is not None for record in caplog.records] == [True, True]
+
+
+async def test_a_supervisor_that_fails_is_not_healthy(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody is led to believe that it goes on; a restart of the app helps."""
+
+    def report(event: object) -> None:
+        raise ValueError("a bug")
+
+    worker = Worker(backend := FakeBackend(server))
+    backend.attach(Receiver(worker.delivered.append, report, worker.skipped.append))  # type: ignore[arg-type]
+    async with worker.running():
+        server.drop(ConnectionError("gone"))
+        await until(lambda: "has failed: ValueError('a bug')" in str(backend.health().problem))
+        assert not backend.health().ready
+        with pytest.raises(BackendUnavailable):
+            await worker.publish("hi")
+    assert "the supervisor of FakeBackend has failed" in caplog.text
+    async with Worker(backend).running():
+        assert backend.health().ready
 
 
 async def test_it_is_started_once(server: Server) -> None:

@@ -7,12 +7,13 @@ import logging
 import random
 import secrets
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 from wshub._wire import Probe, Unreadable, read_envelope, write_envelope
-from wshub.backends._broker import BrokerRefused
+from wshub.backends._broker import BrokerRefused, PromptBroker
 from wshub.backends._deadline import Limit
-from wshub.backends._outgoing import Outgoings, settle
+from wshub.backends._outgoing import Outgoing, Outgoings, settle
 from wshub.backends._probes import Probes
 from wshub.backends._subscriptions import Subscriptions
 from wshub.backends.base import Health
@@ -33,14 +34,13 @@ __all__ = ("SupervisedBackend",)
 logger = logging.getLogger("wshub")
 
 PATIENCE = 2.0
-"""Seconds that a server has for each answer; with `LONGEST_PAUSE` less than five."""
+"""Seconds that a server has for each answer; with the last of `PAUSES` less than five."""
 
 PROBE_INTERVAL = 1.5
 """Seconds between two probes."""
 
-FIRST_PAUSE = 0.05
-LONGEST_PAUSE = 1.5
-"""Seconds between two attempts to connect, at most: the first and the longest."""
+PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.5)
+"""Seconds between two attempts to connect, at most; the last one from then on."""
 
 STABLE = 5.0
 """Seconds after which a connection counts as good, and the next pause is the first again."""
@@ -63,6 +63,7 @@ class SupervisedBackend:
     def __init__(self, broker: Broker, options: Options) -> None:
         options.check()
         self._broker = broker
+        self._prompt = broker if isinstance(broker, PromptBroker) else None
         self._options = options
         self._name = type(self).__name__
         self._receiver: Receiver
@@ -107,6 +108,7 @@ class SupervisedBackend:
         self._outgoings.begin()
         started = self._started = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._run(), name=f"wshub {self._name}")
+        self._task.add_done_callback(self._settle)
         try:
             await started
         except BaseException:
@@ -141,12 +143,16 @@ class SupervisedBackend:
             raise PayloadTooLarge(len(payload), self._longest())
         if self._task is None:
             raise self._unavailable()
-        outgoing = self._outgoings.put(self._channel_of(envelope), payload)
+        outgoing = self._put(self._channel_of(envelope), payload)
         try:
             async with asyncio.timeout(self._options.publish_timeout):
                 await outgoing.taken
         except TimeoutError:
             raise self._unavailable(uncertain=outgoing.sent) from None
+        except BackendUnavailable:
+            raise
+        except Exception as error:
+            raise BackendUnavailable(self._name, _text_of(error), uncertain=True) from error
         finally:
             self._outgoings.withdraw(outgoing)
 
@@ -179,6 +185,14 @@ class SupervisedBackend:
             return self._channel(envelope.audience, envelope.name)
         return self._channel("everyone", "")
 
+    def _put(self, channel: str, payload: bytes) -> Outgoing:
+        """Publish at once, if that is possible and nothing waits before it; or else queue it."""
+        if self._prompt is not None and self._outgoings.is_served:
+            with suppress(ConnectionError):  # then it waits in the queue, or fails from there
+                taken = self._prompt.send(channel, payload)
+                return Outgoing(channel, payload, taken, sent=True)
+        return self._outgoings.put(channel, payload)
+
     def _unavailable(self, *, uncertain: bool = False) -> BackendUnavailable:
         problem = self._problem or NO_ANSWER
         return BackendUnavailable(self._name, problem, uncertain=uncertain)
@@ -201,9 +215,15 @@ class SupervisedBackend:
             finally:
                 self._subscriptions.reset()
                 await self._drop()
-            pause = min(FIRST_PAUSE * 2**self._pauses, LONGEST_PAUSE)
+            pause = PAUSES[min(self._pauses, len(PAUSES) - 1)]
             self._pauses += 1
             await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311  (spreads the load)
+
+    def _settle(self, task: asyncio.Task[None]) -> None:
+        """Whatever ends the supervisor but a stop is a bug, and must not look like health."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._turn(f"its supervisor has failed: {error!r}")
+            logger.error("the supervisor of %s has failed", self._name, exc_info=error)
 
     async def _serve(self) -> None:
         """Connect, and work until something fails. Never returns."""
@@ -285,7 +305,7 @@ class SupervisedBackend:
             self._receiver.report(BackendRegained(self._name, gap))
 
     def _lose(self, error: Exception) -> None:
-        problem = str(error) or (NO_ANSWER if isinstance(error, TimeoutError) else repr(error))
+        problem = _text_of(error)
         if isinstance(error, BrokerRefused) and not self._started.done():
             self._started.set_exception(BackendRefused(self._name, problem))
             return
@@ -310,6 +330,10 @@ class SupervisedBackend:
                 await self._broker.close()
         except Exception as error:
             logger.debug("%s could not close a connection", self._name, exc_info=error)
+
+
+def _text_of(error: Exception) -> str:
+    return str(error) or (NO_ANSWER if isinstance(error, TimeoutError) else repr(error))
 
 
 def _first_of(error: Exception) -> Exception:

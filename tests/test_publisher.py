@@ -18,7 +18,7 @@ import pytest
 from tests.brokers.kinds import KINDS
 from tests.brokers.site import Site
 from wshub import BackendRefused, BackendUnavailable, ConnectionManager, InvalidUserId
-from wshub.backends import Health, MemoryBackend
+from wshub.backends import MemoryBackend
 from wshub.publisher import Publisher
 from wshub.testing import until, wait_until
 
@@ -58,9 +58,10 @@ class HangingBackend:
     """Never answers, from some point on."""
 
     def __init__(self, *, starts: bool) -> None:
+        self.health = MemoryBackend().health
         self.starts = starts
         self.cancelled = threading.Event()
-        self.stopped = False
+        self._stopped = asyncio.Event()
 
     def attach(self, receiver: Receiver) -> None: ...
 
@@ -69,7 +70,8 @@ class HangingBackend:
             await self._hang()
 
     async def stop(self) -> None:
-        self.stopped = True
+        self._stopped.set()
+        await asyncio.sleep(0.01)
 
     async def publish(self, envelope: Envelope) -> None:
         await self._hang()
@@ -80,13 +82,13 @@ class HangingBackend:
 
     async def subscribed(self, audience: Audience, name: str) -> None: ...
 
-    def health(self) -> Health: ...  # type: ignore[empty-body]
-
     async def _hang(self) -> None:
         try:
-            await asyncio.Event().wait()
-        finally:
+            await self._stopped.wait()
+        except asyncio.CancelledError:
             self.cancelled.set()
+            raise
+        raise BackendUnavailable("HangingBackend", "it is stopped")
 
 
 async def test_it_reaches_the_connections_of_an_app(
@@ -218,15 +220,14 @@ async def test_a_closed_publisher_says_so(redis: Broker, prefix: str) -> None:
 
 async def test_calls_that_wait_while_it_is_closed_end(redis: Broker) -> None:
     """None of them starts it again."""
-    backend = HangingBackend(starts=False)
-    publisher = Publisher(backend)
+    publisher = Publisher(HangingBackend(starts=False))
     calls = [asyncio.create_task(publisher.broadcast("hi")) for _ in range(2)]
     await until(threads)
     await asyncio.sleep(0.05)
     await publisher.close()
-    await asyncio.wait(calls)
-    assert backend.stopped
-    assert all(call.cancelled() or isinstance(call.exception(), RuntimeError) for call in calls)
+    first, second = await asyncio.gather(*calls, return_exceptions=True)
+    assert isinstance(first, BackendUnavailable)
+    assert isinstance(second, RuntimeError)
 
 
 @pytest.mark.parametrize("starts", [True, False])

@@ -243,12 +243,7 @@ class _Session:
         uncertain = False
         try:
             async with asyncio.timeout(self._timeout):
-                async with self._starting:
-                    if self._closed:
-                        raise RuntimeError(CLOSED)
-                    if not self._started:
-                        await self._backend.start()
-                        self._started = True
+                await self._start()
                 if envelope is not None:
                     uncertain = True
                     await self._backend.publish(envelope)
@@ -256,6 +251,15 @@ class _Session:
             problem = f"it did not answer within {self._timeout:g} seconds"
             name = type(self._backend).__name__
             raise BackendUnavailable(name, problem, uncertain=uncertain) from None
+
+    async def _start(self) -> None:
+        async with self._starting:
+            if self._closed:
+                raise RuntimeError(CLOSED)
+            if self._started:
+                return
+            await self._backend.start()
+            self._started = True
 
     async def _stop(self) -> None:
         async with asyncio.timeout(self._timeout):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -220,6 +221,7 @@ class NatsServer(NatsAdmin):
     def pause(self) -> None:
         """Let it stand still: its connections stay, nothing answers."""
         self._signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOWAIT)  # each thread of it
 
     def resume(self) -> None:
         """Let it go on."""

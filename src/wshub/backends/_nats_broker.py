@@ -54,18 +54,20 @@ class NatsBroker:
         """Connect to the first server that answers."""
         if self._settings.credentials is not None:
             _check_credentials(self._settings.credentials)
-        number = len(self._servers)
+        left = number = len(self._servers)
         with _explaining():
-            for left in reversed(range(number)):
+            while True:
+                left -= 1
                 try:
                     async with Limit(SHARE / number):
                         await self._connect_to(self._servers[0])
-                    break
                 except Exception:  # another one may be better off
                     self._servers.rotate(-1)
                     if not left:
                         raise
                     await self.close()
+                else:
+                    return
 
     def spread(self, channel: str) -> Sequence[str]:
         """Return the channel that is given."""

@@ -98,8 +98,7 @@ class NatsLink:
                 connection.check()
             await self._arrived.wait()
         payload = self._payloads.popleft()
-        if len(self._payloads) < READ_AHEAD:
-            self._room.set()
+        self._room.set()
         return payload
 
     async def _take_payload(self, data: bytes) -> None:

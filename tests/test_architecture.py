@@ -54,6 +54,7 @@ LAYERS = [
         "backends._options",
         "backends._outgoing",
         "backends._probes",
+        "backends._redis_replies",
         "backends._subscriptions",
         "backends.base",
         "backends.one_time_keys",

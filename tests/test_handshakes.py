@@ -165,8 +165,7 @@ async def test_connections_that_are_dropped_before_they_are_read(
             assert (await http.get(server.http)).status_code == 404
         for _ in range(2):
             with pytest.raises((ConnectionError, InvalidMessage)):
-                async with connect(f"{server.ws}/ws"):
-                    pass
+                await connect(f"{server.ws}/ws").__aenter__()
         await until(lambda: server.connections == 0)
     warnings = [record.getMessage() for record in caplog.records if record.name == "wshub"]
     assert warnings == ["dropped a connection from 127.0.0.1: too many of this address"]

@@ -124,9 +124,8 @@ async def chat(websocket: WebSocket, guest: Guest) -> None:
     async with manager.connection(websocket, principal=guest) as connection:
         await connection.send({"type": "welcome", "name": guest.user, "lifetime": LIFETIME})
         async for message in connection.iter_model(incoming):
-            match message:
-                case Say():
-                    said = {"type": "said", "name": guest.user, "text": message.text}
-                    await manager.broadcast(said)
-                case Refresh():
-                    connection.refresh(await verify_token(message.token))
+            if isinstance(message, Refresh):
+                connection.refresh(await verify_token(message.token))
+            else:
+                said = {"type": "said", "name": guest.user, "text": message.text}
+                await manager.broadcast(said)

@@ -10,10 +10,12 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from celery import Celery
 
 from tests.brokers.kinds import KINDS
 from tests.brokers.site import Site
@@ -23,13 +25,15 @@ from wshub.publisher import Publisher
 from wshub.testing import until, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Generator
 
     from tests.brokers.kinds import Broker, Kind
     from wshub.backends import Receiver
     from wshub.messages import Audience, Envelope
 
+ROOT = Path(__file__).parents[1]
 REDIS = KINDS[0]
+SIMPLE = [kind for kind in KINDS if not kind.options]
 
 
 @pytest.fixture
@@ -324,6 +328,44 @@ if not child:
 os.waitpid(child, 0)
 publisher.sync.broadcast("parent")
 """
+
+
+@contextmanager
+def celery_worker(directory: Path, **environment: str) -> Generator[str, None, None]:
+    """Run a worker of Celery with two children; return the folder that tasks are put into."""
+    tasks = directory / "tasks"
+    tasks.mkdir()
+    command = [sys.executable, "-m", "celery", "--app", "tests.celery_app", "worker"]
+    command += ["--pool", "prefork", "--concurrency", "2", "--loglevel", "warning"]
+    command += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+    settings = {**os.environ, **environment, "TASKS": str(tasks)}
+    process = subprocess.Popen(command, cwd=ROOT, env=settings)
+    try:
+        yield str(tasks)
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.mark.one_loop
+@pytest.mark.parametrize("kind", SIMPLE, ids=lambda kind: kind.name, scope="session", indirect=True)
+async def test_tasks_of_celery_publish(
+    kind: Kind, broker: Broker, prefix: str, tmp_path: Path
+) -> None:
+    """In children that it has forked, with a publisher that their parent has made."""
+    options = json.dumps({**kind.options, "prefix": prefix})
+    async with site_of(kind, broker, prefix) as site, site.connect("user=ann") as ann:
+        await site.has(1)
+        with celery_worker(tmp_path, HUB=broker.url, HUB_OPTIONS=options) as tasks:
+            with Celery("tests", broker="filesystem://") as client:
+                client.conf.broker_transport_options = {
+                    "data_folder_in": tasks,
+                    "data_folder_out": tasks,
+                }
+                for number in range(10):
+                    client.send_task("ship", [f"order {number}", "ann"])
+            heard = [await ann.receive_json() for _ in range(10)]
+        assert {told["order"] for told in heard} == {f"order {number}" for number in range(10)}
 
 
 async def run(program: str, *arguments: str) -> str:

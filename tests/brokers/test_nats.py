@@ -8,6 +8,7 @@ import json
 import ssl
 import sys
 from contextlib import AsyncExitStack, ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import nkeys
@@ -25,7 +26,6 @@ from wshub.testing._worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
-    from pathlib import Path
 
     from tests.brokers.kinds import Broker, Kind
     from wshub.backends import Backend
@@ -280,6 +280,23 @@ async def test_a_user_without_a_right_to_our_subjects(*, ordered: bool, prefix: 
             url = server.url.replace("nats://", "nats://a:b@")
             backend = NatsBackend(url, prefix=prefix, ordered=ordered)
             await refuses(backend, r"may not use a subject .*permissions violation for")
+
+
+@pytest.mark.parametrize(
+    ("ordered", "publish"),
+    [(True, '"shop.publish.>", "$JS.API.STREAM.*.shop-order"'), (False, '"shop.deliver.>"')],
+)
+async def test_the_rights_that_the_docs_give_are_enough(*, ordered: bool, publish: str) -> None:
+    """And one prefix stays out of another."""
+    rights = f'publish: [{publish}], subscribe: ["shop.deliver.>", "_INBOX.>"]'
+    page = (Path(__file__).parents[2] / "docs/how-to/workers.md").read_text()
+    assert f"[{publish}]" in page
+    assert 'subscribe: ["shop.deliver.>", "_INBOX.>"]' in page
+    user = f"{{{{ user: a, password: b, permissions: {{{{ {rights} }}}} }}}}"
+    with running(server := NatsServer(f"{JETSTREAM}authorization {{{{ users: [{user}] }}}}\n")):
+        url = server.url.replace("nats://", "nats://a:b@")
+        await works(NatsBackend(url, prefix="shop", ordered=ordered))
+        await refuses(NatsBackend(url, prefix="bank", ordered=ordered), "may not use a subject")
 
 
 def make_key(prefix: int) -> nkeys.KeyPair:

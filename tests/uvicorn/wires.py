@@ -163,7 +163,7 @@ class NotedOutbox(FramedOutbox):
     __slots__ = ("noted",)
 
     def __init__(self, sink: Wire, link: Peer, hub: Network) -> None:
-        super().__init__(sink, link, hub)
+        super().__init__(sink, link, hub)  # type: ignore[arg-type]  # its clock is a fake one
         self.noted: list[int] = []
 
     def put(self, outgoing: Outgoing, start: Start = start_eagerly) -> None:

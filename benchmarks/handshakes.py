@@ -40,12 +40,12 @@ class Plan:
     rate: float = 50.0
     flood: float = 2000.0
     """Handshakes a second."""
-    seconds: float = 5.0
+    seconds: float = 3.0
     rounds: int = 5
 
 
 FULL = Plan()
-QUICK = Plan(seconds=2.0, rounds=1)
+QUICK = Plan(seconds=1.0, rounds=1)
 
 
 class Window(NamedTuple):

@@ -85,3 +85,13 @@ def nothing_secret_is_logged() -> Iterator[Eavesdropper]:
     for logger, level in levels.items():
         logger.setLevel(level)
     assert eavesdropper.heard == []
+
+
+@pytest.fixture(autouse=True)
+def own_filters() -> Iterator[None]:
+    """What a test, or a page that it runs, does to uvicorn's loggers is taken back."""
+    loggers = [logging.getLogger(name) for name in ("uvicorn.access", "uvicorn.error")]
+    before = [logger.filters[:] for logger in loggers]
+    yield
+    for logger, filters in zip(loggers, before, strict=True):
+        logger.filters[:] = filters

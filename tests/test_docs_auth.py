@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import time
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import jwt
-import pytest
 from fastapi import APIRouter, Depends, FastAPI, WebSocket
 from websockets.exceptions import InvalidStatus
 
@@ -19,22 +17,12 @@ from wshub.exceptions import forbidden
 from wshub.testing import connect, live_server, refusal, until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import pytest
 
     from wshub.testing import LiveServer
 
 COOKIE = {"Cookie": "session=c2Vzc2lvbg"}
 KEY = "at least 32 bytes, and out of the environment"
-
-
-@pytest.fixture(autouse=True)
-def own_filters() -> Iterator[None]:
-    """Take back what pages do to uvicorn's loggers."""
-    loggers = [logging.getLogger(name) for name in ("uvicorn.access", "uvicorn.error")]
-    before = [logger.filters[:] for logger in loggers]
-    yield
-    for logger, filters in zip(loggers, before, strict=True):
-        logger.filters[:] = filters
 
 
 def token(**claims: Any) -> str:

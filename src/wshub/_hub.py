@@ -80,11 +80,11 @@ class Hub:
         self.revalidation = revalidation
         self._authorization = authorization
         self._dismissals = Dismissals()
-        self.counters = Counters()
-        self.flush = Flush(outbox_options, self.counters, clock, self._abandon)
-        self.tasks = TaskOwner()
-        self.registry = Registry(backend)
-        self.admission = Admission(limits)
+        self.counters: Counters = Counters()
+        self.flush: Flush = Flush(outbox_options, self.counters, clock, self._abandon)
+        self.tasks: TaskOwner = TaskOwner()
+        self.registry: Registry = Registry(backend)
+        self.admission: Admission = Admission(limits)
         self.stopping = False
         self._max_rooms = limits.rooms_per_connection
         self._handler_grace = handler_grace

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ("limit_connections",)
 
-logger = logging.getLogger("wshub")
+logger: logging.Logger = logging.getLogger("wshub")
 
 QUIET_SECONDS = 60.0
 """Seconds between two warnings: whoever wants in can ask without end."""

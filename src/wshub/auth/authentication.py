@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ("authenticate", "require")
 
-logger = logging.getLogger("wshub")
+logger: logging.Logger = logging.getLogger("wshub")
 
 
 def authenticate(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ("KeySet",)
 
-logger = logging.getLogger("wshub")
+logger: logging.Logger = logging.getLogger("wshub")
 
 MAX_BYTES = 256 * 1024
 """Bytes of the longest key set that is read."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ("AUTHENTICATED_AT", "is_http", "log_refusal", "place_of", "refuse")
 
-logger = logging.getLogger("wshub")
+logger: logging.Logger = logging.getLogger("wshub")
 
 AUTHENTICATED_AT = "wshub.authenticated_at"
 """Where the scope of a connection has the `time.monotonic()` at which its credential was read."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ("Tickets", "ticket")
 
-logger = logging.getLogger("wshub")
+logger: logging.Logger = logging.getLogger("wshub")
 
 
 class Tickets:

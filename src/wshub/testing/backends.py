@@ -57,8 +57,7 @@ class BackendContract(ABC):
 
     ```text
     class TestMyBackend(BackendContract):
-        @abstractmethod
-    def make(self, prefix: str) -> Backend:
+        def make(self, prefix: str) -> Backend:
             return MyBackend("my://localhost", prefix=prefix)
     ```
 
@@ -73,8 +72,10 @@ class BackendContract(ABC):
     one_order: bool = True
     max_payload: int | None = None
 
+    @abstractmethod
     def make(self, prefix: str) -> Backend:
         """Return a new backend that has not been started. `prefix` keeps tests apart."""
+        ...
 
     @asynccontextmanager
     async def workers(self, number: int = 2) -> AsyncGenerator[Sequence[Worker], None]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from abc import ABC
+from abc import ABC, abstractmethod
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -75,7 +75,6 @@ class BackendContract(ABC):
     @abstractmethod
     def make(self, prefix: str) -> Backend:
         """Return a new backend that has not been started. `prefix` keeps tests apart."""
-        ...
 
     @asynccontextmanager
     async def workers(self, number: int = 2) -> AsyncGenerator[Sequence[Worker], None]:

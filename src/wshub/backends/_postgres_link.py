@@ -96,7 +96,7 @@ class PostgresLink:
             self._check()
             if values:
                 formats = [Format.BINARY] * len(values)
-                self._pgconn.send_query_params(statement, values, None, formats, Format.BINARY)
+                self._pgconn.send_query_params(statement, [*values], None, formats, Format.BINARY)
             else:
                 self._pgconn.send_query(statement)
             self._results = []

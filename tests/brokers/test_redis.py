@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
+from redis._parsers import _AsyncRESP2Parser
 
 from tests.brokers.kinds import KINDS
 from tests.brokers.redis_server import DEBIAN_SERVER, OWN_SERVER, RedisServer
@@ -365,6 +366,22 @@ async def test_users_and_passwords(prefix: str, caplog: pytest.LogCaptureFixture
 
 
 # --- redis-py
+
+
+async def test_it_does_without_hiredis(prefix: str) -> None:
+    """redis-py's own parser is slower, and does the same."""
+    options = {"parser_class": _AsyncRESP2Parser}
+    with started(server := RedisServer(OWN_SERVER)):
+        backend = RedisBackend(server.url, prefix=prefix, options=options)
+        async with Worker(backend).running() as worker:
+            await worker.subscribe("room", "tea")
+            texts = [f"{number} {'x' * number}" for number in range(0, 3000, 100)]
+            await asyncio.gather(*(worker.publish(text, "room", "tea") for text in texts))
+            await worker.reached_by(*texts)
+            server.kill()
+            await until(lambda: not backend.health().ready)
+            server.start()
+            await until(lambda: backend.health().ready, 5)
 
 
 @pytest.mark.one_loop

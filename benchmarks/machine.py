@@ -8,6 +8,7 @@ import resource
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -66,8 +67,13 @@ def describe_machine() -> Machine:
     )
 
 
+@cache
 def cores() -> tuple[int | None, int | None]:
-    """Return the processors for the server and for the load; None where there is only one."""
+    """
+    Return the processors for the server and for the load; None where there is only one.
+
+    It is asked once: whoever has pinned itself to one of them would find no other.
+    """
     available = sorted(os.sched_getaffinity(0))
     return (available[0], available[-1]) if len(available) > 1 else (None, None)
 

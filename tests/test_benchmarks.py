@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import sys
 import time
 import zlib
@@ -21,6 +22,7 @@ from benchmarks.figures import Figure
 from benchmarks.frames import FrameReader
 from benchmarks.load import Client
 from benchmarks.machine import file_limit
+from benchmarks.stages import BURST, SINGLE, WAYS, Stage, Traffic
 from benchmarks.talk import Talk
 from benchmarks.texts import texts
 from benchmarks.ways import FANOUT, FLOOR, STOCK, WEBSOCKETS, Way
@@ -92,14 +94,14 @@ def found_by_label(rows: Iterable[Any], *ways: Way) -> dict[str, Any]:
 
 def test_peers_measures_every_way_that_is_installed() -> None:
     """One message in each turn, several, and compressed ones, which are smaller on the wire."""
-    single, burst = peers.Traffic(messages=3), peers.Traffic(per_turn=2, messages=4)
-    json = peers.Traffic(size=512, messages=3, kind="json")
+    single, burst = Traffic(messages=3), Traffic(per_turn=2, messages=4)
+    json = Traffic(size=512, messages=3, kind="json")
     stages = [
-        peers.Stage("asyncio", 3, (single, burst), starts=1),
-        peers.Stage("asyncio", 3, (json,), is_compressed=True, starts=1),
+        Stage("asyncio", 3, (single, burst), starts=1),
+        Stage("asyncio", 3, (json,), is_compressed=True, starts=1),
     ]
     rows = rows_of(peers, stages=stages, rounds=2)
-    assert [row.way for row in rows[:6]] == [way.label for way in peers.WAYS]
+    assert [row.way for row in rows[:6]] == [way.label for way in WAYS]
     for row in found_by_label(rows[:6], WEBSOCKETS, STOCK, FANOUT).values():
         assert row.cost.median > 0
         assert row.wire >= 66
@@ -110,7 +112,7 @@ def test_peers_measures_every_way_that_is_installed() -> None:
 
 def test_peers_says_why_something_is_not_measured() -> None:
     """More connections than a process may have; and the tables can be shown."""
-    stages = [peers.Stage("asyncio", file_limit(), (peers.SINGLE, peers.BURST))]
+    stages = [Stage("asyncio", file_limit(), (SINGLE, BURST))]
     rows = rows_of(peers, stages=[*stages, stages[0]._replace(is_compressed=True)], rounds=1)
     assert {row.obstacle for row in rows} == {f"a process may open only {file_limit():,} files"}
 
@@ -151,6 +153,16 @@ def test_idle_measures_connections_with_and_without_compression() -> None:
         found = found_by_label(part, idle.ENDPOINT, STOCK, FANOUT)
         assert found[idle.ENDPOINT.label].size.median > 0
         assert found[idle.ENDPOINT.label].above.median == 0
+
+
+def test_who_is_pinned_still_knows_the_other_processor() -> None:
+    """The benchmark shares one with the load generator, and must not send the server there."""
+    code = (
+        "from benchmarks.machine import cores, pin\n"
+        "first = cores(); pin(first[1]); print(first == cores())"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert answer.stdout == b"True\n"
 
 
 def test_a_talk_keeps_to_its_schedule() -> None:

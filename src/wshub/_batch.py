@@ -65,6 +65,10 @@ class Batch:
         )
         return following
 
+    def like(self) -> Batch:
+        """Return an empty one within the same bounds, to be filled for one peer alone."""
+        return Batch((), 0, max_messages=self._max_messages, max_bytes=self._max_bytes)
+
     def frames(self, form: FrameForm) -> bytes:
         """Return the frames of all messages, in a row."""
         frames = self._frames.get(form)

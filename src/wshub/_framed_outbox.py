@@ -155,7 +155,7 @@ class FramedOutbox(Outbox):
 
     def _go_on(self) -> None:
         while self._queue and self._write is None:
-            batch = self._flush.empty
+            batch = self._flush.empty.like()
             while self._queue and (following := batch.followed_by(self._queue[0])):
                 self._take_next(self._queue)
                 batch = following

@@ -32,8 +32,20 @@ def _new_eager_loop() -> asyncio.AbstractEventLoop:  # pragma: no cover (Python 
     return loop
 
 
+VARIANTS = ("redis-sharded", "nats-plain")
+"""Kinds of brokers whose servers, and most of what talks to them, are those of another kind."""
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out tests of what only uvicorn's own implementations do, if another is tested."""
+    """
+    Leave out tests of what only uvicorn's own implementations do, if another is tested.
+
+    Outages, which take seconds each, are for one kind of each server unless slow tests run.
+    """
+    for item in items:
+        if item.path.name == "test_outages.py" and any(name in item.name for name in VARIANTS):
+            item.add_marker(pytest.mark.slow)
     if "WSHUB_TEST_WS" in os.environ:
         left_out = [item for item in items if item.get_closest_marker("stock_server")]
         config.hook.pytest_deselected(items=left_out)

@@ -213,9 +213,8 @@ class PostgresServer(PostgresAdmin):
             log.seek(0, os.SEEK_END)
             yield channels
             for parameter in _PUBLISHED.findall(log.read()):
-                for channel, _ in json.loads(parameter.replace("''", "'")):
-                    if is_ours(prefix, channel):
-                        channels.append(channel)
+                notified = [channel for channel, _ in json.loads(parameter.replace("''", "'"))]
+                channels += [channel for channel in notified if is_ours(prefix, channel)]
 
     def _family(self) -> list[psutil.Process]:
         """Return its processes: the first, and its children."""

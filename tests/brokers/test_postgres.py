@@ -307,22 +307,19 @@ async def test_a_server_that_ends_idle_sessions(
         assert worker.events == []
 
 
-@pytest.mark.parametrize("which", ["SET", "SELECT"])
+@pytest.mark.parametrize("compared", ["=", "<>"], ids=["that listens", "that publishes"])
 async def test_one_connection_that_is_cut(
-    postgres: PostgresServer, prefix: str, which: str
+    postgres: PostgresServer, prefix: str, compared: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is noticed at once, whichever of the two it is, and not only by the next probe."""
+    monkeypatch.setattr("wshub.backends._supervisor.PROBE_INTERVAL", 60.0)
     url = f"{postgres.url}?application_name={prefix}"
     async with working(PostgresBackend(url, prefix=prefix)) as (worker,):
         await worker.subscribe("room", "tea")
-        ours = "SELECT pid FROM pg_stat_activity WHERE application_name = %s AND query "
-        (last,) = postgres.ask(ours + "LIKE '%%LISTEN%%'", prefix)
-        listens = "=" if which == "SET" else "<>"
-        postgres.ask(
-            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity "  # noqa: S608
-            f"WHERE application_name = %s AND pid {listens} {last[0]}",
-            prefix,
-        )
+        ours = "FROM pg_stat_activity WHERE application_name = %s AND"
+        ((listening,),) = postgres.ask(f"SELECT pid {ours} query LIKE 'LISTEN%%'", prefix)
+        end = f"SELECT pg_terminate_backend(pid) {ours} pid {compared} %s"
+        postgres.ask(end, prefix, listening)
         await until(lambda: len(worker.events) == 2)
         loss, regain = worker.events
         assert isinstance(loss, BackendLost)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 from celery import Celery
 
+import wshub.publisher as publisher_module
 from tests.brokers.kinds import KINDS
 from tests.brokers.site import Site
 from wshub import BackendRefused, BackendUnavailable, ConnectionManager, InvalidUserId
@@ -242,6 +243,28 @@ def test_every_wait_has_an_end(*, starts: bool) -> None:
         publisher.sync.broadcast("hi")
     assert unavailable.value.uncertain == starts
     publisher.sync.close()
+
+
+class BlockingBackend(HangingBackend):
+    """Holds up its thread for half a second, which none should do."""
+
+    async def publish(self, envelope: Envelope) -> None:
+        time.sleep(0.5)  # noqa: ASYNC251
+
+
+async def test_a_thread_that_is_held_up_delays_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for it has a deadline of its own."""
+    monkeypatch.setattr(publisher_module, "GRACE", 0.05)
+    publisher = Publisher(BlockingBackend(starts=True), timeout=0.05)
+    began = time.monotonic()
+    with pytest.raises(BackendUnavailable, match=r"within 0\.05 seconds") as unavailable:
+        publisher.sync.broadcast("hi")
+    assert unavailable.value.uncertain
+    with pytest.raises(BackendUnavailable, match=r"within 0\.05 seconds"):
+        await publisher.broadcast("hi")
+    assert time.monotonic() - began < 0.4
+    monkeypatch.undo()
+    await publisher.close()
 
 
 async def test_a_call_that_is_cancelled_is_withdrawn() -> None:

@@ -131,9 +131,14 @@ REDIS_REFUSALS = (
     lambda url: url.replace("/0", "/4711"),
 )
 
+# A server that asks for no password takes any, and so may one that is not ours.
 NATS_REFUSALS = (
-    lambda url: url.replace("nats://", "nats://app:s3cret@"),
-    lambda url: url.replace("nats://", "nats://s3cret@"),
+    ()
+    if os.environ.get("WSHUB_TEST_NATS_URL")
+    else (
+        lambda url: url.replace("nats://", "nats://app:s3cret@"),
+        lambda url: url.replace("nats://", "nats://s3cret@"),
+    )
 )
 
 KINDS = (

@@ -550,6 +550,7 @@ def test_what_a_url_says(url: str, servers: Sequence[str], login: dict[str, str]
     assert settings.servers == servers
     assert settings.options == {"name": "wshub", **login}
     assert not settings.encrypted
+    assert not any(secret in repr(settings) for secret in login.values())
 
 
 def test_without_its_driver_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

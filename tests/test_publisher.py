@@ -387,13 +387,16 @@ async def test_tasks_of_celery_publish(
                 }
                 for number in range(10):
                     client.send_task("ship", [f"order {number}", "ann"])
+            await until(lambda: not any(Path(tasks).iterdir()), 40)
             heard = [await ann.receive_json() for _ in range(10)]
         assert {told["order"] for told in heard} == {f"order {number}" for number in range(10)}
 
 
 async def run(program: str, *arguments: str) -> str:
     """Run a program to its end, which must be a good one; return what it printed."""
-    command = [sys.executable, "-W", "error::ResourceWarning", "-c", program, *arguments]
+    # Python warns of any fork from a process with threads, from 3.12 on.
+    warnings = ("-W", "error::ResourceWarning", "-W", "ignore:This process:DeprecationWarning")
+    command = [sys.executable, *warnings, "-c", program, *arguments]
     done = await asyncio.to_thread(
         subprocess.run, command, capture_output=True, text=True, timeout=30, check=False
     )

@@ -128,11 +128,12 @@ async def test_no_server_is_one_line_and_one(unused_tcp_port: int) -> None:
 @pytest.mark.parametrize("kind", SIMPLE, ids=lambda kind: kind.name, scope="session", indirect=True)
 async def test_a_server_that_refuses_is_one_line_and_one(kind: Kind, broker: Broker) -> None:
     """With what it refuses, and no password."""
-    outcome = await wshub("publish", "--url", kind.refusals[0](broker.url), "{}")
-    assert outcome.code == 1
-    assert "cannot start: it refuses " in outcome.error
-    assert outcome.error.count("\n") == 1
-    assert "s3cret" not in outcome.error
+    for refusal in kind.refusals[:1]:
+        outcome = await wshub("publish", "--url", refusal(broker.url), "{}")
+        assert outcome.code == 1
+        assert "cannot start: it refuses " in outcome.error
+        assert outcome.error.count("\n") == 1
+        assert "s3cret" not in outcome.error
 
 
 async def test_help_says_what_it_takes() -> None:

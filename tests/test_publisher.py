@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 from celery import Celery
 
+import wshub.publisher as publisher_module
 from tests.brokers.kinds import KINDS
 from tests.brokers.site import Site
 from wshub import BackendRefused, BackendUnavailable, ConnectionManager, InvalidUserId
@@ -244,6 +245,28 @@ def test_every_wait_has_an_end(*, starts: bool) -> None:
     publisher.sync.close()
 
 
+class BlockingBackend(HangingBackend):
+    """Holds up its thread for half a second, which none should do."""
+
+    async def publish(self, envelope: Envelope) -> None:
+        time.sleep(0.5)  # noqa: ASYNC251
+
+
+async def test_a_thread_that_is_held_up_delays_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for it has a deadline of its own."""
+    monkeypatch.setattr(publisher_module, "GRACE", 0.05)
+    publisher = Publisher(BlockingBackend(starts=True), timeout=0.05)
+    began = time.monotonic()
+    with pytest.raises(BackendUnavailable, match=r"within 0\.05 seconds") as unavailable:
+        publisher.sync.broadcast("hi")
+    assert unavailable.value.uncertain
+    with pytest.raises(BackendUnavailable, match=r"within 0\.05 seconds"):
+        await publisher.broadcast("hi")
+    assert time.monotonic() - began < 0.4
+    monkeypatch.undo()
+    await publisher.close()
+
+
 async def test_a_call_that_is_cancelled_is_withdrawn() -> None:
     """The backend's own call is cancelled with it."""
     backend = HangingBackend(starts=True)
@@ -364,13 +387,16 @@ async def test_tasks_of_celery_publish(
                 }
                 for number in range(10):
                     client.send_task("ship", [f"order {number}", "ann"])
+            await until(lambda: not any(Path(tasks).iterdir()), 40)
             heard = [await ann.receive_json() for _ in range(10)]
         assert {told["order"] for told in heard} == {f"order {number}" for number in range(10)}
 
 
 async def run(program: str, *arguments: str) -> str:
     """Run a program to its end, which must be a good one; return what it printed."""
-    command = [sys.executable, "-W", "error::ResourceWarning", "-c", program, *arguments]
+    # Python warns of any fork from a process with threads, from 3.12 on.
+    warnings = ("-W", "error::ResourceWarning", "-W", "ignore:This process:DeprecationWarning")
+    command = [sys.executable, *warnings, "-c", program, *arguments]
     done = await asyncio.to_thread(
         subprocess.run, command, capture_output=True, text=True, timeout=30, check=False
     )

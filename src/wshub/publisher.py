@@ -32,6 +32,16 @@ GRACE = 2.0
 """Seconds more that a thread waits for another that has a deadline of its own."""
 
 CLOSED = "this publisher is closed; make another one"
+_starting = threading.Lock()
+"""Held by whoever makes or ends the thread of a session: never while the process is forked."""
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch  (not on Windows)
+    os.register_at_fork(
+        before=_starting.acquire,
+        after_in_parent=_starting.release,
+        after_in_child=_starting.release,
+    )
+
 FORKED = (
     "this publisher was used before the process was forked, and its connection belongs to the "
     "parent; make it, or use it for the first time, in the child"
@@ -68,7 +78,7 @@ class Publisher:
 
     async def __aenter__(self) -> Self:
         try:
-            await asyncio.wrap_future(self._session.submit(None))
+            await self._session.wait(None)
         except BaseException:
             await self.close()
             raise
@@ -132,7 +142,7 @@ class Publisher:
         await asyncio.to_thread(self._session.close)
 
     async def _publish(self, envelope: Envelope) -> None:
-        await asyncio.wrap_future(self._session.submit(envelope))
+        await self._session.wait(envelope)
 
 
 class SyncPublisher:
@@ -197,16 +207,15 @@ class _Session:
         self._timeout = timeout
         self._thread: LoopThread | None = None
         self._pid = 0
-        self._lock = threading.Lock()
         self._starting = asyncio.Lock()
         self._started = False
         self._closed = False
 
     def submit(self, envelope: Envelope | None) -> Future[None]:
-        """Publish `envelope`, if there is one, after starting the backend if need be."""
+        """Begin to publish `envelope`, if there is one; starts the backend if need be."""
         if self._thread is not None and self._pid != os.getpid():
             raise RuntimeError(FORKED)
-        with self._lock:
+        with _starting:
             if self._closed:
                 raise RuntimeError(CLOSED)
             if self._thread is None:
@@ -215,11 +224,22 @@ class _Session:
                 atexit.register(self.close)
             return self._thread.submit(self._publish(envelope))
 
-    def run(self, envelope: Envelope | None) -> None:
+    async def wait(self, envelope: Envelope | None) -> None:
         """Do as `submit()`, and wait until it is done."""
+        try:
+            async with asyncio.timeout(self._timeout + GRACE):
+                await asyncio.wrap_future(self.submit(envelope))
+        except TimeoutError:
+            raise self._late(uncertain=envelope is not None) from None
+
+    def run(self, envelope: Envelope | None) -> None:
+        """Do as `submit()`, and block until it is done."""
         future = self.submit(envelope)
         try:
             future.result(self._timeout + GRACE)
+        except TimeoutError:
+            future.cancel()
+            raise self._late(uncertain=envelope is not None) from None
         except BaseException:
             future.cancel()
             raise
@@ -228,7 +248,7 @@ class _Session:
         """Stop the backend and end the thread."""
         if self._thread is not None and self._pid != os.getpid():
             return  # all that is the parent's
-        with self._lock:
+        with _starting:
             thread, self._thread = self._thread, None
             self._closed = True
         if thread is None:
@@ -248,9 +268,7 @@ class _Session:
                     uncertain = True
                     await self._backend.publish(envelope)
         except TimeoutError:
-            problem = f"it did not answer within {self._timeout:g} seconds"
-            name = type(self._backend).__name__
-            raise BackendUnavailable(name, problem, uncertain=uncertain) from None
+            raise self._late(uncertain=uncertain) from None
 
     async def _start(self) -> None:
         async with self._starting:
@@ -260,6 +278,10 @@ class _Session:
                 return
             await self._backend.start()
             self._started = True
+
+    def _late(self, *, uncertain: bool) -> BackendUnavailable:
+        problem = f"it did not answer within {self._timeout:g} seconds"
+        return BackendUnavailable(type(self._backend).__name__, problem, uncertain=uncertain)
 
     async def _stop(self) -> None:
         async with asyncio.timeout(self._timeout):

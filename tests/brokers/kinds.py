@@ -148,9 +148,14 @@ POSTGRES = Kind(
     refusals=POSTGRES_REFUSALS,
 )
 
+# A server that asks for no password takes any, and so may one that is not ours.
 NATS_REFUSALS = (
-    lambda url: url.replace("nats://", "nats://app:s3cret@"),
-    lambda url: url.replace("nats://", "nats://s3cret@"),
+    ()
+    if os.environ.get("WSHUB_TEST_NATS_URL")
+    else (
+        lambda url: url.replace("nats://", "nats://app:s3cret@"),
+        lambda url: url.replace("nats://", "nats://s3cret@"),
+    )
 )
 
 KINDS = (

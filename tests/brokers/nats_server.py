@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -83,8 +84,9 @@ class NatsSocket:
     def ask(self, subject: str, question: object = None) -> Any:
         """Return the answer to a request."""
         body = b"" if question is None else json.dumps(question).encode()
-        self.send(b"SUB _INBOX.tests 1\r\nUNSUB 1 1\r\n")
-        self.send(f"PUB {subject} _INBOX.tests {len(body)}\r\n".encode() + body + b"\r\n")
+        inbox = f"_INBOX.{secrets.token_hex(8)}"
+        self.send(f"SUB {inbox} 1\r\nUNSUB 1 1\r\n".encode())
+        self.send(f"PUB {subject} {inbox} {len(body)}\r\n".encode() + body + b"\r\n")
         answer = self.read()
         assert answer is not None
         return json.loads(answer[1])

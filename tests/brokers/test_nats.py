@@ -19,7 +19,7 @@ from tests.brokers.kinds import KINDS
 from tests.brokers.nats_server import NatsServer, connected
 from tests.ports import free_port
 from wshub import BackendLost, BackendRefused, BackendRegained, BackendUnavailable, PayloadTooLarge
-from wshub.backends import NatsBackend
+from wshub.backends import NatsBackend, Receiver
 from wshub.backends._nats_url import read_url
 from wshub.testing import until
 from wshub.testing._worker import Worker
@@ -249,6 +249,31 @@ async def test_a_worker_that_is_slow_lets_the_server_wait(nats: Broker, prefix: 
         await asyncio.gather(*map(sender.publish, texts))
         await slow.reached_by(*texts)
         assert slow.events == sender.events == []
+
+
+async def test_what_a_worker_does_not_take_stays_on_the_server(nats: Broker, prefix: str) -> None:
+    """It waits there, and in the socket: memory here is bounded."""
+    backend = NatsBackend(nats.url, prefix=prefix)
+    go_on = asyncio.Event()
+    taken: list[object] = []
+
+    async def take(envelope: object) -> None:
+        await go_on.wait()
+        taken.append(envelope)
+
+    backend.attach(Receiver(take, lambda _: None, lambda _: None))
+    backend.subscribe("everyone", "")
+    await backend.start()
+    async with Worker(NatsBackend(nats.url, prefix=prefix)).running() as sender:
+        for number in range(20):
+            await sender.publish(f"{number} {'x' * 200_000}")
+        await sender.is_delivered(20)
+        waiting = backend._nats._link._payloads
+        await until(lambda: sum(map(len, waiting)) > 1024 * 1024)
+        assert sum(map(len, waiting)) < 1024 * 1024 + 300_000
+        go_on.set()
+        await until(lambda: len(taken) == 20)
+    await backend.stop()
 
 
 # --- who may
@@ -525,6 +550,7 @@ def test_what_a_url_says(url: str, servers: Sequence[str], login: dict[str, str]
     assert settings.servers == servers
     assert settings.options == {"name": "wshub", **login}
     assert not settings.encrypted
+    assert not any(secret in repr(settings) for secret in login.values())
 
 
 def test_without_its_driver_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 __all__ = ("NatsLink",)
 
 READ_AHEAD = 64
-"""Payloads that may wait; with so many, the socket and then the server have to."""
+READ_AHEAD_BYTES = 1024 * 1024
+"""Payloads, and bytes of them, that wait here; with so many, the socket and the server have to."""
 
 
 class NatsLink:
@@ -32,6 +33,7 @@ class NatsLink:
         self._missing = 0
         self._answered: asyncio.Future[None]
         self._payloads: deque[bytes] = deque()
+        self._size = 0
         self._arrived: asyncio.Event
         self._room: asyncio.Event
         self._sids: dict[str, int] = {}
@@ -98,13 +100,15 @@ class NatsLink:
                 connection.check()
             await self._arrived.wait()
         payload = self._payloads.popleft()
+        self._size -= len(payload)
         self._room.set()
         return payload
 
     async def _take_payload(self, data: bytes) -> None:
         self._payloads.append(data)
+        self._size += len(data)
         self._arrived.set()
-        if len(self._payloads) >= READ_AHEAD:
+        while len(self._payloads) >= READ_AHEAD or self._size >= READ_AHEAD_BYTES:
             self._room.clear()
             await self._room.wait()
 

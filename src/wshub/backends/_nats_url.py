@@ -46,6 +46,9 @@ class Settings(NamedTuple):
     credentials: str | None
     ordered: bool | None
 
+    def __repr__(self) -> str:
+        return f"<Settings of {', '.join(self.servers)}>"  # and no password
+
 
 def read_url(url: str, options: Mapping[str, object]) -> Settings:
     """

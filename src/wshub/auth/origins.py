@@ -75,7 +75,7 @@ class OriginPolicy:
         self._missing = missing
         # FastAPI does not find the names in the annotations of an object's method.
         parameter = Parameter("connection", Parameter.KEYWORD_ONLY, annotation=HTTPConnection)
-        self.__signature__ = Signature([parameter])
+        self.__signature__: Signature = Signature([parameter])
 
     def find_problem(self, connection: HTTPConnection) -> str | None:
         """Return why `connection` is refused, for a log; None if it is not."""

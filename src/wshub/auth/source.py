@@ -75,7 +75,7 @@ class Source:
         self.is_ambient: bool = is_ambient
         self._verifier: Verifier | None = None
         self._schemes = tuple(schemes)
-        self.__signature__ = signature_of(self)
+        self.__signature__: inspect.Signature = signature_of(self)
 
     def __repr__(self) -> str:
         return f"<source: {self.name}>"

@@ -180,7 +180,7 @@ async def test_connections_that_are_not_counted(tmp_path: Path) -> None:
             async with httpx.AsyncClient() as http:
                 assert (await http.get(server.http)).status_code == 404
 
-    config = uvicorn.Config(app, http=limit_connections(burst=1), lifespan="off")
+    config = uvicorn.Config(app, http=limit_connections(burst=1), log_config=None)
     config.load()
     path = str(tmp_path / "socket")
     state = ServerState()

@@ -24,8 +24,7 @@ __all__ = ("TutorialManager",)
 class TutorialManager:
     """What the tutorial calls, but for `broadcast()`."""
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+    _hub: Hub
 
     @property
     def active_connections(self) -> list[WebSocket]:

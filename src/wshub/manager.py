@@ -100,7 +100,7 @@ class ConnectionManager(TutorialManager):
         if handler_grace is not None and not handler_grace >= 0:
             raise ValueError(f"handler_grace must be 0 or more seconds, not {handler_grace!r}")
         limits = limits or Limits()
-        hub = Hub(
+        self._hub = Hub(
             backend or MemoryBackend(),
             outbox_options=outbox or OutboxOptions(),
             watch_options=WatchOptions(limits, heartbeat, idle_timeout),
@@ -112,7 +112,6 @@ class ConnectionManager(TutorialManager):
             revalidation=revalidation,
             clock=clock or LoopClock(),
         )
-        super().__init__(hub)
 
     def connection(
         self,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ("limit_connections",)
 
-logger: logging.Logger = logging.getLogger("wshub")
+_logger = logging.getLogger("wshub")
 
 QUIET_SECONDS = 60.0
 """Seconds between two warnings: whoever wants in can ask without end."""
@@ -62,7 +62,7 @@ def limit_connections(
         if now >= quiet_until:
             quiet_until = now + QUIET_SECONDS
             peer = transport.get_extra_info("peername")
-            logger.warning("dropped a connection from %s: too many of this address", peer[0])
+            _logger.warning("dropped a connection from %s: too many of this address", peer[0])
 
     class LimitedProtocol(asyncio.Protocol):
         """Hands over to uvicorn's own, for those who are admitted."""

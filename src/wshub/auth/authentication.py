@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ("authenticate", "require")
 
-logger: logging.Logger = logging.getLogger("wshub")
+_logger = logging.getLogger("wshub")
 
 
 def authenticate(
@@ -44,7 +44,7 @@ def authenticate(
     `first_message()` had to accept it. Without a credential, or with one that is worth nothing, a
     WebSocket is refused with 3000 (HTTP 401 with a `RejectionHandler`, else 403) and an HTTP
     request with 401; with a cookie from the wrong page with 3003, HTTP 403. The client learns no
-    more; the logger `wshub` says who came, whereto, and what was wrong, but no credential.
+    more; the _logger `wshub` says who came, whereto, and what was wrong, but no credential.
 
     Args:
         source: Where to look: `cookie("session")`, `first_of(…)`, or one of FastAPI's security
@@ -70,7 +70,7 @@ def authenticate(
         if found.source.is_ambient:
             await policy(connection)
         principal = await _identify(connection, found, verify)
-        logger.debug("%s is user %a", place_of(connection), principal.user)
+        _logger.debug("%s is user %a", place_of(connection), principal.user)
         return principal
 
     return _with_signature(get_principal, signature_of(place))

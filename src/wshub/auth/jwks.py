@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ("KeySet",)
 
-logger: logging.Logger = logging.getLogger("wshub")
+_logger = logging.getLogger("wshub")
 
 MAX_BYTES = 256 * 1024
 """Bytes of the longest key set that is read."""
@@ -121,7 +121,7 @@ class KeySet:
             self._keys = _read_keys(json.loads(text))
             self._fetched_at = monotonic()
         except Exception as error:  # whatever its host does, tokens are only refused
-            logger.warning("the key set %s cannot be had: %r", url, error)
+            _logger.warning("the key set %s cannot be had: %r", url, error)
         finally:
             self._fetching = None
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ("AUTHENTICATED_AT", "is_http", "log_refusal", "place_of", "refuse")
 
-logger: logging.Logger = logging.getLogger("wshub")
+_logger = logging.getLogger("wshub")
 
 AUTHENTICATED_AT = "wshub.authenticated_at"
 """Where the scope of a connection has the `time.monotonic()` at which its credential was read."""
@@ -63,8 +63,8 @@ def refuse(
 def log_refusal(connection: HTTPConnection, why: str, *, alarm: str | None = None) -> None:
     """Log that `connection` is refused, and `why`: as a warning if it is the first such alarm."""
     level = logging.INFO if alarm is None or _is_quiet(alarm) else logging.WARNING
-    if logger.isEnabledFor(level):
-        logger.log(level, "refused %s: %s", place_of(connection), why)
+    if _logger.isEnabledFor(level):
+        _logger.log(level, "refused %s: %s", place_of(connection), why)
 
 
 def is_http(connection: HTTPConnection) -> bool:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ("Tickets", "ticket")
 
-logger: logging.Logger = logging.getLogger("wshub")
+_logger = logging.getLogger("wshub")
 
 
 class Tickets:
@@ -73,7 +73,7 @@ class Tickets:
         try:
             await self._keys.put(_hash(ticket), value, lifetime)
         except BackendUnavailable as error:
-            logger.warning("no ticket for user %a: %s", principal.user, error)
+            _logger.warning("no ticket for user %a: %s", principal.user, error)
             raise HTTPException(503, "try again later", {"Retry-After": "5"}) from None
         return ticket
 
@@ -89,7 +89,7 @@ class Tickets:
         try:
             value = await self._keys.take(_hash(ticket))
         except BackendUnavailable as error:
-            logger.warning("no ticket can be taken: %s", error)
+            _logger.warning("no ticket can be taken: %s", error)
             raise try_again_later() from None
         if value is None:
             raise InvalidCredential("it was never issued, or is spent, or too old")

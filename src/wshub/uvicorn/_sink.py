@@ -84,6 +84,8 @@ class UvicornSink:
         if transport.is_closing():
             raise ConnectionResetError("the transport is closed")
         transport.write(frames)
+        if transport.is_closing():
+            raise ConnectionResetError("the peer is gone")
         if self._protocol.writable.is_set():
             self.open()
             return None

@@ -158,6 +158,7 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
     def handle_parser_exception(self) -> None:
         """End it: the peer broke the protocol."""
         self._flush()
+        self._write_late_pong()
         if self.conn.close_sent is None:  # it did not wait for the answer to its handshake
             self.queue.put_nowait({"type": "websocket.disconnect", "code": 1006})
             self.transport.close()
@@ -170,13 +171,12 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
         """End it: the peer did not answer a ping."""
         super().keepalive_timeout()
         self._sink.end()
-        if self.transport.get_write_buffer_size():
+        if self._receiver is not None and self.transport.get_write_buffer_size():
             abort_transport(self.transport)  # nobody will ever take what it holds
 
     def eof_received(self) -> None:
         """Write all that waits for a peer that only reads on; the transport closes next."""
-        if self._held is not None:
-            self._held.pour()
+        self._pour()
         self._sink.end()
 
     def pause_writing(self) -> None:
@@ -197,8 +197,7 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
             self.stop_keepalive()
             self.transport.close()
             return
-        if self._held is not None:
-            self._held.pour()
+        self._pour()
         self._write_late_pong()
         super().shutdown()
         self._sink.end()
@@ -218,12 +217,16 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
         try:
             return await self._app(scope, receive, send)
         finally:
-            self._flush()  # uvicorn closes the transport next
+            self._pour()  # uvicorn closes the transport next
             self._sink.end()
 
     def _flush(self) -> None:
         if self._held is not None:
             self._held.flush()
+
+    def _pour(self) -> None:
+        if self._held is not None:
+            self._held.pour()
 
     def _refuse_text(self) -> None:
         if self.close_sent:
@@ -263,9 +266,9 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
 
     def _end(self, event: AsgiEvent) -> None:
         if self._receiver is not None:
-            for message in self._backlog:
+            backlog, self._backlog = self._backlog, ()  # taking one may resume
+            for message in backlog:
                 self._receiver.take(message)
-            self._backlog = ()
             self._receiver.see_disconnect(event)
 
 

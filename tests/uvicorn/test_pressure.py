@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
-from fastapi import FastAPI, WebSocket  # noqa: TC002  (FastAPI reads the annotation)
+from fastapi import FastAPI, WebSocket
 
 from tests.managed import ManagedApp
 from tests.uvicorn.fanout import (

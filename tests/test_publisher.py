@@ -333,13 +333,22 @@ async def test_a_server_that_refuses_ends_the_block_before_it_begins(redis: Brok
 
 
 FORKING = """
-import json, os, sys
+import json, os, sys, threading, time
 from wshub.backends import backend_from_url
 from wshub.publisher import Publisher
 
 publisher = Publisher(backend_from_url(sys.argv[1], **json.loads(sys.argv[2])))
 if sys.argv[3] == "used":
     publisher.sync.broadcast("parent, before")
+if sys.argv[3] == "busy":
+    import wshub.publisher
+    held = threading.Event()
+    def hold():
+        with wshub.publisher._starting:
+            held.set()
+            time.sleep(0.3)
+    threading.Thread(target=hold).start()
+    held.wait()
 child = os.fork()
 if not child:
     try:
@@ -418,6 +427,17 @@ async def test_a_child_connects_for_itself(kind: Kind, broker: Broker, prefix: s
 
 @pytest.mark.one_loop
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork() here")
+async def test_a_fork_while_another_thread_begins_to_publish(redis: Broker, prefix: str) -> None:
+    """It waits for that moment to pass; otherwise the child would wait for ever."""
+    options = json.dumps({"prefix": prefix})
+    async with site_of(REDIS, redis, prefix) as site, site.connect() as client:
+        await site.has(1)
+        assert await run(FORKING, redis.url, options, "busy") == ""
+        assert [await client.receive() for _ in range(2)] == ["child", "parent"]
+
+
+@pytest.mark.one_loop
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork() here")
 async def test_a_child_leaves_its_parents_connection_alone(
     kind: Kind, broker: Broker, prefix: str
 ) -> None:
@@ -431,3 +451,24 @@ async def test_a_child_leaves_its_parents_connection_alone(
         assert heard == ["parent, before", "parent"]
         await site.manager.broadcast("the end")
         assert await client.receive() == "the end"
+
+
+FORGETFUL = """
+import sys
+from wshub.backends import RedisBackend
+from wshub.publisher import Publisher
+
+class Told(RedisBackend):
+    async def stop(self):
+        await super().stop()
+        print("stopped", flush=True)
+
+Publisher(Told(sys.argv[1])).sync.broadcast("hi")
+print("the end", flush=True)
+"""
+
+
+@pytest.mark.one_loop
+async def test_a_program_that_forgets_to_close_ends_in_order(redis: Broker) -> None:
+    """Its connections are closed, and it does not hang."""
+    assert (await run(FORGETFUL, redis.url)).split("\n") == ["the end", "stopped", ""]

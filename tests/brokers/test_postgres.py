@@ -409,8 +409,7 @@ async def test_several_hosts(postgres: PostgresServer, prefix: str) -> None:
     """One that is silent does not keep the other away."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        host = f"127.0.0.1:{postgres.port}"
-        url = postgres.url.replace(host, f"127.0.0.1:{port},{host}")
+        url = postgres.url.replace("@", f"@127.0.0.1:{port},")
         worker = Worker(PostgresBackend(url, prefix=prefix))
         try:
             await worker.backend.start()

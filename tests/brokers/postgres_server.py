@@ -15,6 +15,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import psutil
 import psycopg
@@ -66,10 +67,12 @@ class PostgresAdmin:
 
     Attributes:
         url: Its URL.
+        port: Where it listens.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self.port = urlsplit(url).port or 5432
 
     def start(self) -> None:
         """Nothing: it runs already."""
@@ -114,16 +117,10 @@ class PostgresAdmin:
 
 
 class PostgresServer(PostgresAdmin):
-    """
-    PostgreSQL on a free port of this machine, with a directory of its own.
-
-    Attributes:
-        port: Where it listens, also after a restart.
-    """
+    """PostgreSQL on a free port of this machine, with a directory of its own."""
 
     def __init__(self, **settings: str) -> None:
-        self.port = free_port()
-        super().__init__(f"postgresql://postgres:{PASSWORD}@127.0.0.1:{self.port}/postgres")
+        super().__init__(f"postgresql://postgres:{PASSWORD}@127.0.0.1:{free_port()}/postgres")
         self._directory = Path(tempfile.mkdtemp(prefix="wshub-postgres-"))
         self._data = self._directory / "data"
         self._log = self._directory / "log"

@@ -29,7 +29,7 @@ endif
 help: ## list these commands
 	@echo 'Commands (each makes .venv by itself the first time):'
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
-	@echo 'Settings: PORT=$(PORT) HOST=$(HOST) (demo, serve-docs), ARGS= (test: for pytest; bench: fanout stalled scale memory --quick), PYTHON= (the interpreter for .venv)'
+	@echo 'Settings: PORT=$(PORT) HOST=$(HOST) (demo, serve-docs), ARGS= (test: for pytest; bench: fanout stalled scale memory peers chat idle --quick), PYTHON= (the interpreter for .venv)'
 
 # A Ctrl-C ends the server, and is then no error of make's.
 demo: $(VENV)/.stamp-examples ## start the chat with rooms; PORT=8000 HOST=127.0.0.1
@@ -51,8 +51,8 @@ test: $(VENV)/.stamp-test ## run all tests, with coverage; ARGS= goes to pytest
 	@$(if $(PARTIAL),echo '==> coverage (need not be complete: $(PARTIAL))';) \
 	$(PY) -m coverage report $(if $(PARTIAL),--fail-under=0)
 
-# About ten minutes on an idle machine. `make bench ARGS=--quick` keeps nothing.
-bench: $(VENV)/.stamp-test ## measure speed and memory, and write tables and charts; ARGS=
+# More than half an hour on an idle machine. `make bench ARGS=--quick` keeps nothing.
+bench: $(VENV)/.stamp-bench ## measure speed and memory, and write tables and charts; ARGS=
 	@$(PY) -m benchmarks $(ARGS)
 
 lint: $(VENV)/.stamp-dev ## check the code and its format with ruff

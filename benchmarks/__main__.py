@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import TypeAdapter
 
-from benchmarks import fanout, memory, scale, stalled
+from benchmarks import chat, fanout, idle, memory, peers, scale, stalled
 from benchmarks.machine import Machine, cores, describe_machine, pin
 from benchmarks.report import describe
 
@@ -53,6 +53,9 @@ MEASUREMENTS: dict[str, Measurement] = {
     "stalled": stalled,
     "scale": scale,
     "memory": memory,
+    "peers": peers,
+    "chat": chat,
+    "idle": idle,
 }
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

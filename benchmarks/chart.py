@@ -59,7 +59,7 @@ class Group(NamedTuple):
 def draw(title: str, note: str, groups: Sequence[Group], *, mark: float | None = None) -> str:
     """Return a picture of `groups`, all on one scale that begins at zero; `mark` gets a line."""
     figures = [bar.figure for group in groups for bar in group.bars if bar.figure is not None]
-    scale = (WIDTH - LEFT - RIGHT) / max(figure.high for figure in figures)
+    scale = (WIDTH - LEFT - RIGHT) / max((figure.high for figure in figures), default=1.0)
     top = HEAD
     parts: list[str] = []
     for group in groups:

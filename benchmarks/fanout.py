@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,6 +10,8 @@ from benchmarks.chart import Bar, Group, draw
 from benchmarks.figures import Figure
 from benchmarks.process import Rig
 from benchmarks.report import table
+from benchmarks.rounds import interleave
+from benchmarks.ways import TUTORIAL, Way
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,16 +29,7 @@ class Setup(NamedTuple):
     loop: str
 
 
-class Way(NamedTuple):
-    """A way to send to many."""
-
-    label: str
-    server: str
-    path: str = "/ws"
-    room: str | None = None
-
-
-REFERENCE = Way("the tutorial's loop", "tutorial")
+REFERENCE = TUTORIAL
 WAYS = (
     REFERENCE,
     Way("the same, a second time", "tutorial"),
@@ -168,13 +160,9 @@ def _measure_processes(plan: Plan, setup: Setup, costs: dict[Way, list[float]]) 
         ]
         for rig in rigs:
             rig.connect(plan.recipients)
-        order = list(zip(WAYS, rigs, strict=True))
-        shuffler = random.Random(1)  # noqa: S311  (the same order every time)
-        for _ in range(plan.rounds):
-            shuffler.shuffle(order)
-            for way, rig in order:
-                _send(plan, way, rig, plan.warmup)
-                costs[way].append(_send(plan, way, rig, plan.messages))
+        for way, rig in interleave(zip(WAYS, rigs, strict=True), plan.rounds):
+            _send(plan, way, rig, plan.warmup)
+            costs[way].append(_send(plan, way, rig, plan.messages))
 
 
 def _send(plan: Plan, way: Way, rig: Rig, messages: int) -> float:

@@ -17,20 +17,21 @@ WINDOW = 10 + 16 + STAMP
 
 LENGTH_16 = 126
 CONTROL = 0x08
+COMPRESSED = 0x40
 
 
 class FrameReader:
     """
     Finds the data frames in what one connection receives. Servers do not mask theirs.
 
-    Args:
+    Attributes:
         notice: Called for each data frame once it is complete, with the time in it, or 0.
     """
 
-    __slots__ = ("_missing", "_notice", "_rest", "_stamp")
+    __slots__ = ("_missing", "_rest", "_stamp", "notice")
 
     def __init__(self, notice: Callable[[int], None]) -> None:
-        self._notice = notice
+        self.notice = notice
         self._rest = b""
         self._missing = 0
         self._stamp = 0
@@ -42,7 +43,7 @@ class FrameReader:
             self._missing -= taken
             if self._missing:
                 return
-            self._notice(self._stamp)
+            self.notice(self._stamp)
             data = data[taken:]
         elif self._rest:
             data = memoryview(self._rest + data)
@@ -58,11 +59,12 @@ class FrameReader:
                     self._rest = bytes(data)
                     return
             else:
-                self._stamp = _find_stamp(bytes(data[header : min(end, WINDOW)]))
+                if not data[0] & COMPRESSED:
+                    self._stamp = _find_stamp(bytes(data[header : min(end, WINDOW)]))
                 if len(data) < end:
                     self._missing = end - len(data)
                     return
-                self._notice(self._stamp)
+                self.notice(self._stamp)
             data = data[end:]
 
 

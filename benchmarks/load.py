@@ -19,11 +19,13 @@ from functools import partial
 from statistics import quantiles
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.dialect import DIALECTS, Dialect, mask
 from benchmarks.frames import FrameReader
 from benchmarks.machine import pin, raise_file_limit
+from benchmarks.talk import Talk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 BUFFER = 256 * 1024
 """Bytes that are taken from a socket at once."""
@@ -41,20 +43,26 @@ AT_ONCE = 64
 PORTS_PER_ADDRESS = 20_000
 """Connections from one address; Linux has some 28,000 ephemeral ports for each."""
 
-CLOSE_FRAME = b"\x88\x82\x00\x00\x00\x00\x03\xe8"
-"""1000, masked with zeros."""
+CLOSE_FRAME = mask(b"\x03\xe8", 0x88)
+"""1000."""
+
+EXTENSION = "permessage-deflate"
+OFFER = f"Sec-WebSocket-Extensions: {EXTENSION}; client_max_window_bits\r\n"
+"""What browsers offer."""
 
 HANDSHAKE_TIMEOUT = 10.0
 
 
 class Client:
-    """One connection."""
+    """One connection; `head` is what has come of the HTTP answer, or None when it was complete."""
 
-    __slots__ = ("head", "reader", "socket")
+    __slots__ = ("dialect", "greeted", "head", "reader", "socket")
 
-    def __init__(self, connection: socket.socket, reader: FrameReader) -> None:
+    def __init__(self, connection: socket.socket, reader: FrameReader, dialect: Dialect) -> None:
         self.socket = connection
         self.reader = reader
+        self.dialect = dialect
+        self.greeted = 0
         self.head: bytes | None = b""
 
 
@@ -68,11 +76,14 @@ class Load:
         self._stalled: list[socket.socket] = []
         self._view = memoryview(bytearray(BUFFER))
         self._accepted = 0
+        self._compressed = False
         self._frames = 0
+        self._bytes = 0
         self._last = 0
         self._latencies = array("q")
         self._asked = False
         self.commands: dict[str, Callable[..., object]] = {
+            "chat": self.chat,
             "close": self.close,
             "connect": self.connect,
             "latency": self.latency,
@@ -93,12 +104,24 @@ class Load:
             result = self.commands[request.pop("command")](**request)
             print(json.dumps({"result": result}), flush=True)
 
-    def connect(self, *, port: int, count: int, path: str, timeout: float = 120) -> int:
+    def connect(
+        self,
+        *,
+        port: int,
+        count: int,
+        path: str,
+        dialect: str = "plain",
+        compressed: bool = False,
+        timeout: float = 120,
+    ) -> int:
         """Open `count` connections; return how many were accepted in time."""
+        self._compressed = compressed
+        request = _request(path, OFFER if compressed else "")
         before = self._accepted
         deadline = time.monotonic() + timeout
         for opened in range(1, count + 1):
-            self._open(port, path, len(self._clients) // PORTS_PER_ADDRESS)
+            address = len(self._clients) // PORTS_PER_ADDRESS
+            self._open(port, request, DIALECTS[dialect], address)
             least = before + (opened if opened == count else opened - AT_ONCE)
             if not self._pump(partial(self._has_accepted, least), deadline):
                 break
@@ -112,7 +135,7 @@ class Load:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT)
             connection.settimeout(HANDSHAKE_TIMEOUT)
             connection.connect(("127.0.0.1", port))
-            connection.sendall(_request(path))
+            connection.sendall(_request(path, ""))
             connection.recv(1024)
             self._stalled.append(connection)
 
@@ -125,14 +148,51 @@ class Load:
     def wait(self, *, frames: int, timeout: float = 60) -> dict[str, int]:
         """Wait until so many messages have come since the last time, and count anew."""
         self._pump(lambda: self._frames >= frames, time.monotonic() + timeout)
-        result = {"frames": self._frames, "last_ns": self._last}
-        self._frames = 0
+        result = {"frames": self._frames, "bytes": self._bytes, "last_ns": self._last}
+        self._frames = self._bytes = 0
         return result
+
+    def chat(
+        self, *, seconds: float, period: float, size: int, patience: float
+    ) -> dict[str, float]:
+        """
+        Have every client speak once in each `period`, and count what reaches all of them.
+
+        Return the deliveries that were due, and those that came before `patience` seconds after
+        the last period; for how many seconds it went on; and of this process its own faults: ms
+        of lateness in sending and in reading, 99th percentiles, and its share of a processor.
+        """
+        talk = Talk(list(self._clients.values()), seconds=seconds, period=period, size=size)
+        expected = talk.count * len(self._clients)
+        batches = array("q")
+        self._frames = 0
+        start, used = time.monotonic_ns(), time.process_time_ns()
+        end = talk.end + round(patience * 1e9)
+        while self._frames < expected and (now := time.monotonic_ns()) < end:
+            ready = self._poll.poll(max(0, min(talk.due, end) - now) / 1e9)
+            woken = time.monotonic_ns()
+            talk.say_due()
+            for descriptor, _ in ready:
+                if descriptor == sys.stdin.fileno():
+                    raise SystemExit  # nothing is asked before an answer: the benchmark has ended
+                self._read(self._clients[descriptor])
+                talk.say_due()  # one at most: however late it is, reading goes on
+            batches.append(time.monotonic_ns() - woken)
+        elapsed = time.monotonic_ns() - start
+        frames, self._frames = self._frames, 0
+        return {
+            "expected": expected,
+            "frames": frames,
+            "seconds": elapsed / 1e9,
+            "sending_lag": _percentiles(talk.lateness)[98] / 1e6,
+            "reading_lag": _percentiles(batches)[98] / 1e6,
+            "share": (time.process_time_ns() - used) / elapsed,
+        }
 
     def latency(self) -> dict[str, float]:
         """Return percentiles of how many ms the messages with a time in them took; forget them."""
         latencies, self._latencies = self._latencies, array("q")
-        percentiles = quantiles(latencies, n=100) if len(latencies) > 1 else [0.0] * 99
+        percentiles = _percentiles(latencies)
         return {
             "count": len(latencies),
             "p50": percentiles[49] / 1e6,
@@ -158,14 +218,16 @@ class Load:
     def _has_at_most(self, most: int) -> bool:
         return len(self._clients) <= most
 
-    def _open(self, port: int, path: str, address: int) -> None:
+    def _open(self, port: int, request: bytes, dialect: Dialect, address: int) -> None:
         connection = socket.socket()
         if address:
             connection.bind((f"127.0.0.{address + 1}", 0))
         connection.connect(("127.0.0.1", port))
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as browsers do
         connection.settimeout(0)
-        connection.send(_request(path))
-        self._clients[connection.fileno()] = Client(connection, FrameReader(self._notice))
+        connection.send(request)
+        client = Client(connection, FrameReader(self._notice), dialect)
+        self._clients[connection.fileno()] = client
         self._poll.register(connection.fileno(), select.EPOLLIN)
 
     def _pump(self, done: Callable[[], bool], deadline: float | None = None) -> bool:
@@ -195,6 +257,7 @@ class Load:
             del self._clients[descriptor]
             client.socket.close()
         elif client.head is None:
+            self._bytes += length
             client.reader.feed(self._view[:length])
         else:
             self._greet(client, client.head + self._view[:length])
@@ -206,9 +269,25 @@ class Load:
             return
         if not head.startswith(b"HTTP/1.1 101 "):
             raise RuntimeError(head.decode("latin-1"))
+        if self._compressed and EXTENSION.encode() not in head.lower():
+            raise RuntimeError("the server does not compress")
         client.head = None
-        self._accepted += 1
+        if client.dialect.greetings:
+            client.reader.notice = partial(self._greet_further, client)
+        else:
+            self._accepted += 1
         client.reader.feed(memoryview(rest))
+
+    def _greet_further(self, client: Client, _: int) -> None:
+        """Answer what comes before messages do."""
+        greetings = client.dialect.greetings
+        answer = greetings[client.greeted]
+        client.greeted += 1
+        if answer is not None:
+            client.socket.send(answer)
+        if client.greeted == len(greetings):
+            client.reader.notice = self._notice
+            self._accepted += 1
 
     def _notice(self, stamp: int) -> None:
         self._frames += 1
@@ -217,10 +296,15 @@ class Load:
             self._latencies.append(self._last - stamp)
 
 
-def _request(path: str) -> bytes:
+def _percentiles(values: Sequence[float]) -> list[float]:
+    return quantiles(values, n=100) if len(values) > 1 else [0.0] * 99
+
+
+def _request(path: str, extensions: str) -> bytes:
     return (
         f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+        f"{extensions}\r\n"
     ).encode()
 
 

@@ -5,14 +5,26 @@ from __future__ import annotations
 import os
 import platform
 import resource
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-__all__ = ("Machine", "cores", "describe_machine", "pin", "raise_file_limit")
+__all__ = ("Machine", "cores", "describe_machine", "file_limit", "pin", "raise_file_limit")
 
-PACKAGES = ("wshub", "fastapi", "starlette", "uvicorn", "websockets", "wsproto", "uvloop")
+PACKAGES = (
+    "wshub",
+    "fastapi",
+    "starlette",
+    "uvicorn",
+    "websockets",
+    "wsproto",
+    "uvloop",
+    "litestar",
+    "python-socketio",
+    "python-engineio",
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +54,7 @@ def describe_machine() -> Machine:
         processor=f"{_processor_name()}, {os.cpu_count()} cores",
         system=f"{platform.system()} {platform.release().partition('-')[0]}",
         python=f"{platform.python_implementation()} {platform.python_version()}",
-        packages={name: version(name) for name in PACKAGES},
+        packages=_versions(),
     )
 
 
@@ -60,8 +72,22 @@ def pin(core: int | None) -> None:
 
 def raise_file_limit() -> None:
     """Let this process open as many sockets as the system allows."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = file_limit()
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def file_limit() -> int:
+    """Return how many files and sockets a process may open at most."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions of what is installed; the peers need not be."""
+    found: dict[str, str] = {}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def _processor_name() -> str:

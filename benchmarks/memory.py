@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from benchmarks.chart import Bar, Group, draw
 from benchmarks.figures import Figure
-from benchmarks.process import Rig
+from benchmarks.process import Growth, Rig
 from benchmarks.report import table
 
 if TYPE_CHECKING:
@@ -172,9 +172,9 @@ def _measure_server(plan: Plan, server: str, rig: Rig, samples: _Samples) -> Non
     count = plan.connections
     rig.connect(20)  # imports and caches
     rig.close()
-    size = _Size(rig)
+    growth = Growth(rig)
     rig.connect(count)
-    samples.connection[server].append(size.growth() / count)
+    samples.connection[server].append(growth.measure() / count)
     if server == HUB:
         for members, found in (
             (MEMBERS, samples.membership),
@@ -182,24 +182,9 @@ def _measure_server(plan: Plan, server: str, rig: Rig, samples: _Samples) -> Non
         ):
             arguments = {"rooms": ROOMS, "members": members}
             rig.server.ask("join", **arguments)
-            found.append(size.growth() / (count * ROOMS))
+            found.append(growth.measure() / (count * ROOMS))
             rig.server.ask("leave", **arguments)
-            size.growth()
-
-
-class _Size:
-    """How a server's memory changes."""
-
-    def __init__(self, rig: Rig) -> None:
-        self._server = rig.server
-        self._bytes = 0
-        self.growth()
-
-    def growth(self) -> int:
-        """Return the bytes that it grew by since the last time."""
-        self._server.ask("collect")
-        before, self._bytes = self._bytes, self._server.private_memory
-        return self._bytes - before
+            growth.measure()
 
 
 def _trace(plan: Plan, server: str, rig: Rig) -> _Trace:

@@ -10,14 +10,15 @@ import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from benchmarks.floor import FLOOR, compiled_floor
 from benchmarks.machine import cores
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ("MeasurementFailed", "Process", "Rig")
+__all__ = ("Delivery", "Growth", "MeasurementFailed", "Process", "Rig")
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -29,11 +30,11 @@ class MeasurementFailed(Exception):
 class Process:
     """A process of ours on a processor of its own, killed at the end of its block."""
 
-    def __init__(self, module: str, *arguments: str, core: int | None) -> None:
+    def __init__(self, *command: str, core: int | None) -> None:
         pinned = [] if core is None else ["--core", str(core)]
-        self._name = " ".join((module, *arguments))
+        self._name = " ".join(command)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments, *pinned],
+            [*command, *pinned],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -98,11 +99,27 @@ class Process:
         return answer
 
 
+class Delivery(NamedTuple):
+    """µs of the server's processor time, and bytes on the wire, for each delivery."""
+
+    cost: float
+    wire: float
+
+
 class Rig:
     """
     One server and its clients: two processes, killed at the end of the block.
 
     The first connection waits until the server has started, so several start at the same time.
+
+    Args:
+        server: A module of `benchmarks.servers`, or `floor`.
+        ws: uvicorn's implementation of WebSockets.
+        loop: Event loop.
+        path: What clients connect to.
+        dialect: What they speak, a name in `benchmarks.dialect`.
+        trace: Have Python trace what it allocates.
+        compressed: Clients offer permessage-deflate, as browsers do, and insist on it.
     """
 
     def __init__(
@@ -112,16 +129,21 @@ class Rig:
         ws: str = "websockets-sansio",
         loop: str = "asyncio",
         path: str = "/ws",
+        dialect: str = "plain",
         trace: bool = False,
+        compressed: bool = False,
     ) -> None:
         server_core, load_core = cores()
-        arguments = [server, "--ws", ws, "--loop", loop, *(["--trace"] if trace else [])]
-        self._path = path
+        self._clients: dict[str, Any] = {"path": path, "dialect": dialect, "compressed": compressed}
         self._stack = ExitStack()
-        self.server = self._stack.enter_context(
-            Process("benchmarks.servers", *arguments, core=server_core)
-        )
-        self.load = self._stack.enter_context(Process("benchmarks.load", core=load_core))
+        if server == FLOOR:
+            command = [str(self._stack.enter_context(compiled_floor()))]
+        else:
+            command = [*_run("benchmarks.servers"), server, "--ws", ws, "--loop", loop]
+            command += ["--trace"] if trace else []
+        # The server ends first: it would complain of clients that all vanish.
+        self.load = self._stack.enter_context(Process(*_run("benchmarks.load"), core=load_core))
+        self.server = self._stack.enter_context(Process(*command, core=server_core))
         self._port: int | None = None
         self.count = 0
 
@@ -138,7 +160,7 @@ class Rig:
 
     def connect(self, count: int) -> None:
         """Open connections that read, and wait until the server has them."""
-        opened = self.load.ask("connect", port=self._await_port(), count=count, path=self._path)
+        opened = self.load.ask("connect", port=self._await_port(), count=count, **self._clients)
         if opened != count:
             raise MeasurementFailed(f"{opened} of {count} connections were accepted")
         self.count += count
@@ -146,7 +168,7 @@ class Rig:
 
     def stall(self, count: int) -> None:
         """Open connections that never read, and wait until the server has them."""
-        self.load.ask("stall", port=self._await_port(), count=count, path=self._path)
+        self.load.ask("stall", port=self._await_port(), count=count, path=self._clients["path"])
         self.await_count(self.count + count)
 
     def close(self) -> None:
@@ -170,12 +192,37 @@ class Rig:
 
     def broadcast(self, *, messages: int, recipients: int, **arguments: object) -> float:
         """Send, wait until everything is there; return µs of the server's CPU per delivery."""
+        return self.deliver(messages=messages, recipients=recipients, **arguments).cost
+
+    def deliver(self, *, messages: int, recipients: int, **arguments: object) -> Delivery:
+        """Send, wait until everything is there; return what a delivery took."""
         expected = messages * recipients
         before = self.server.cpu_ns
         self.load.tell("wait", frames=expected)
         self.server.tell("broadcast", messages=messages, **arguments)
         self.server.answer()
-        received = self.load.answer()["result"]["frames"]
-        if received != expected:
-            raise MeasurementFailed(f"{received} of {expected} messages arrived")
-        return (self.server.cpu_ns - before) / expected / 1000
+        received = self.load.answer()["result"]
+        if received["frames"] != expected:
+            raise MeasurementFailed(f"{received['frames']} of {expected} messages arrived")
+        cost = (self.server.cpu_ns - before) / expected / 1000
+        return Delivery(cost, received["bytes"] / expected)
+
+
+class Growth:
+    """How a server's memory changes."""
+
+    def __init__(self, rig: Rig) -> None:
+        self._server = rig.server
+        self._bytes = 0
+        self.measure()
+
+    def measure(self) -> int:
+        """Return the bytes that it grew by since the last time."""
+        self._server.ask("collect")
+        before, self._bytes = self._bytes, self._server.private_memory
+        return self._bytes - before
+
+
+def _run(module: str) -> list[str]:
+    """Return the command that runs a module of ours."""
+    return [sys.executable, "-m", module]

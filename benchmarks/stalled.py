@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from benchmarks.chart import Bar, Group, draw
 from benchmarks.figures import Figure
 from benchmarks.process import MeasurementFailed, Rig
 from benchmarks.report import table
+from benchmarks.rounds import interleave
 from wshub import OutboxOptions
 
 if TYPE_CHECKING:
@@ -124,12 +124,8 @@ def measure(plan: Plan = FULL) -> list[Row]:
             if case.stays:
                 rig.stall(plan.stalled)
                 windows[case].append(_watch(plan, rig, stalled=plan.stalled))  # and these full
-        order = list(rigs.items())
-        shuffler = random.Random(1)  # noqa: S311  (the same order every time)
-        for _ in range(plan.rounds):
-            shuffler.shuffle(order)
-            for case, rig in order:
-                windows[case].append(_measure_round(plan, case, rig))
+        for case, rig in interleave(rigs.items(), plan.rounds):
+            windows[case].append(_measure_round(plan, case, rig))
     with Rig(TUTORIAL_STALLED.server) as rig:
         rig.connect(plan.clients - plan.stalled)
         windows[TUTORIAL_STALLED] = [_measure_round(plan, TUTORIAL_STALLED, rig)]

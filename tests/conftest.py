@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 import uvloop
 
+from wshub.testing import server
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 pytest_plugins = ["wshub.testing.fixtures"]
 
-IMPLEMENTATIONS = ("websockets-sansio", "wsproto", "websockets")
+IMPLEMENTATIONS: tuple[str, ...] = ("websockets-sansio", "wsproto", "websockets")
+if "WSHUB_TEST_WS" in os.environ:
+    # `.ci/run fanout`: the whole suite on another implementation.
+    IMPLEMENTATIONS = (os.environ["WSHUB_TEST_WS"],)
+    server.DEFAULTS["ws"] = os.environ["WSHUB_TEST_WS"]
 
 
 def _new_eager_loop() -> asyncio.AbstractEventLoop:  # pragma: no cover (Python 3.12 and later)
     loop = asyncio.new_event_loop()
     loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
     return loop
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out tests of what only uvicorn's own implementations do, if another is tested."""
+    if "WSHUB_TEST_WS" in os.environ:
+        left_out = [item for item in items if item.get_closest_marker("stock_server")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {

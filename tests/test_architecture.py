@@ -21,6 +21,7 @@ LAYERS = [
         "_clock",
         "_close_codes",
         "_counters",
+        "_frames",
         "_rejection",
         "_tasks",
         "events",
@@ -29,14 +30,18 @@ LAYERS = [
     },
     {
         "_addresses",
+        "_batch",
         "_eager",
         "_facade",
         "_farewell",
+        "_flush",
+        "_framed_outbox",
         "_handler",
         "_inbox",
         "_link",
         "_names",
         "_outbox",
+        "_reader",
         "_sink",
         "_spawned",
         "_token_bucket",
@@ -55,7 +60,7 @@ LAYERS = [
     {"_registry", "backends", "connection", "rooms"},
     {"_admission", "_drain", "_hub", "_lifecycle", "_relay"},
     {"manager", "rejections"},
-    {"testing"},
+    {"testing", "uvicorn"},
 ]
 """Lowest first. A module imports from its own layer and from those before it."""
 

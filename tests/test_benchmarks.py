@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import socket
 import sys
+import time
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from websockets.frames import Frame, Opcode
+from websockets.streams import StreamReader
 
 if sys.platform != "linux":  # pragma: no cover (they read what only Linux tells)
     pytest.skip("the benchmarks need Linux", allow_module_level=True)
 
-from benchmarks import fanout, memory, scale, stalled
+from benchmarks import chat, fanout, idle, memory, peers, scale, stalled
+from benchmarks.dialect import DIALECTS, mask
+from benchmarks.figures import Figure
 from benchmarks.frames import FrameReader
+from benchmarks.load import Client
+from benchmarks.machine import file_limit
+from benchmarks.talk import Talk
+from benchmarks.texts import texts
+from benchmarks.ways import FANOUT, FLOOR, STOCK, WEBSOCKETS, Way
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from benchmarks.__main__ import Measurement
 
 
@@ -66,6 +79,118 @@ def test_memory_tells_the_parts_of_a_connection_apart() -> None:
     rows = {row.item: row for row in rows_of(memory, connections=10, traced=20, rounds=1)}
     assert rows[memory.WITHOUT].traced > rows["wshub as a whole"].traced > 0
     assert rows["being in a room of 100"].traced > 0
+
+
+def found_by_label(rows: Iterable[Any], *ways: Way) -> dict[str, Any]:
+    """Return what was measured; what was not says why, and is none of `ways`."""
+    rows = list(rows)
+    assert all((row.obstacle is None) == (row.is_measured) for row in rows)
+    found = {row.way: row for row in rows if row.is_measured}
+    assert found.keys() >= {way.label for way in ways}
+    return found
+
+
+def test_peers_measures_every_way_that_is_installed() -> None:
+    """One message in each turn, several, and compressed ones, which are smaller on the wire."""
+    single, burst = peers.Traffic(messages=3), peers.Traffic(per_turn=2, messages=4)
+    json = peers.Traffic(size=512, messages=3, kind="json")
+    stages = [
+        peers.Stage("asyncio", 3, (single, burst), starts=1),
+        peers.Stage("asyncio", 3, (json,), is_compressed=True, starts=1),
+    ]
+    rows = rows_of(peers, stages=stages, rounds=2)
+    assert [row.way for row in rows[:6]] == [way.label for way in peers.WAYS]
+    for row in found_by_label(rows[:6], WEBSOCKETS, STOCK, FANOUT).values():
+        assert row.cost.median > 0
+        assert row.wire >= 66
+    compressed = found_by_label(rows[12:], WEBSOCKETS, STOCK, FANOUT)
+    assert {row.wire < 400 for row in compressed.values()} == {True}
+    assert compressed[FANOUT.label].ratio.median == 1
+
+
+def test_peers_says_why_something_is_not_measured() -> None:
+    """More connections than a process may have; and the tables can be shown."""
+    stages = [peers.Stage("asyncio", file_limit(), (peers.SINGLE, peers.BURST))]
+    rows = rows_of(peers, stages=[*stages, stages[0]._replace(is_compressed=True)], rounds=1)
+    assert {row.obstacle for row in rows} == {f"a process may open only {file_limit():,} files"}
+
+
+def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package that is not installed, and a compiler."""
+    assert Way("a library", "library", requires="no_such_library").obstacle() == (
+        "`no_such_library` is not installed"
+    )
+    monkeypatch.setenv("PATH", "")
+    assert FLOOR.obstacle() == "there is no C compiler `cc`"
+
+
+def test_a_chat_reaches_everybody() -> None:
+    """Three people, everyone speaking five times a second."""
+    plan = {"period": 0.2, "warmup": 0.2, "seconds": 0.4, "patience": 30, "rounds": 1}
+    rows = rows_of(chat, setups=[chat.Setup(3, "asyncio")], **plan)
+    for row in found_by_label(rows, WEBSOCKETS, STOCK, FANOUT).values():
+        assert row.delivered == 1
+        assert row.p99.median >= row.p50.median > 0
+        assert row.share.median > 0
+
+
+def test_a_server_that_does_not_keep_up_has_no_latency() -> None:
+    """What was delivered in time of a queue that grows says nothing."""
+    figure = Figure(1, 1, 1)
+    late = chat.Row("x", "asyncio", 3, share=figure, p50=figure, p99=figure, delivered=0.5)
+    table = chat.tables([late])["chat"]
+    assert "| 50 % | grows | grows |" in table
+    assert "does not keep up" in chat.charts([late])["chat-latency"]
+
+
+def test_idle_measures_connections_with_and_without_compression() -> None:
+    """The plain endpoint is what others are compared with."""
+    rows = rows_of(idle, connections=40, warmup=2, rounds=1)
+    assert [row.is_compressed for row in rows] == [False] * 6 + [True] * 6
+    for part in (rows[:6], rows[6:]):
+        found = found_by_label(part, idle.ENDPOINT, STOCK, FANOUT)
+        assert found[idle.ENDPOINT.label].size.median > 0
+        assert found[idle.ENDPOINT.label].above.median == 0
+
+
+def test_a_talk_keeps_to_its_schedule() -> None:
+    """Whoever speaks late does so at once, one at a time, and says when it really was."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        speaker = Client(ours, FrameReader(lambda _: None), DIALECTS["plain"])
+        talk = Talk([speaker, speaker], seconds=0.02, period=0.01, size=30)
+        assert talk.count == 4
+        while time.monotonic_ns() < talk.end:
+            pass
+        for said in (1, 2, 3, 4, 4):
+            talk.say_due()
+            assert len(talk.lateness) == said
+        stamps: list[int] = []
+        data = theirs.recv(4 * (6 + 30))
+        for start in range(0, len(data), 36):
+            FrameReader(stamps.append).feed(memoryview(b"\x81\x1e" + data[start + 6 : start + 36]))
+        assert len(stamps) == 4
+        assert talk.end <= stamps[0] <= stamps[-1]
+        assert list(talk.lateness) == sorted(talk.lateness, reverse=True)
+
+
+@pytest.mark.parametrize("size", [0, 125, 126, 0xFFFF, 0x10000])
+def test_what_clients_say_is_masked_frames(size: int) -> None:
+    """Of any length."""
+    reader = StreamReader()
+    reader.feed_data(mask(b"x" * size))
+    parser = Frame.parse(reader.read_exact, mask=True)
+    with pytest.raises(StopIteration) as parsed:
+        next(parser)
+    assert parsed.value.value == Frame(Opcode.TEXT, b"x" * size)
+
+
+def test_json_is_as_hard_to_compress_as_that_of_an_application() -> None:
+    """Every message is another one, of the size that is asked for."""
+    messages = [text.encode() for text in texts("json", 512)]
+    assert {len(message) for message in messages} == {512}
+    assert len(set(messages)) == len(messages)
+    assert 250 < sum(len(zlib.compress(message)) for message in messages) / len(messages) < 400
 
 
 @pytest.mark.parametrize("step", [1, 7, 33, 1_000_000])

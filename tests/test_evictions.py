@@ -112,6 +112,7 @@ async def test_nothing_is_left_of_a_stalled_peer(
         assert fake_clock.waiting == 0
 
 
+@pytest.mark.stock_server  # with FanoutProtocol, what the transport holds blocks
 async def test_a_peer_that_takes_no_close_frame(ws: str, fake_clock: FakeClock) -> None:
     """The same for one whose last bytes the server's buffer holds, without blocking anybody."""
     async with serve(ws, clock=fake_clock) as (server, managed):

@@ -30,8 +30,12 @@ async def main(options: argparse.Namespace) -> None:
     pin(options.core)
     if options.trace:
         tracemalloc.start()
+    # asyncio switches Nagle's algorithm off only for sockets that name their protocol, as those do
+    # that it makes itself for a host and a port.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     # Clients come from several addresses of the loopback network, but always to the first.
-    listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(BACKLOG)
     listener.settimeout(0)
     requests = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(

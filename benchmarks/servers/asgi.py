@@ -27,6 +27,8 @@ async def serve(app: ASGIApp, listener: socket.socket, ws: str) -> AsyncIterator
     running = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         while not server.started:
+            if running.done():
+                running.result()  # why it did not start
             await asyncio.sleep(0.001)
         yield
     finally:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.servers.contract import RoomServer
+from benchmarks.texts import texts
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from benchmarks.servers.contract import Server
 
@@ -32,6 +33,7 @@ class Control:
 
     def __init__(self, server: Server) -> None:
         self._server = server
+        self._texts: dict[tuple[str, int], Iterator[str]] = {}
         self.commands: dict[str, Callable[..., Awaitable[object]]] = {
             "broadcast": self.broadcast,
             "collect": self.collect,
@@ -44,13 +46,19 @@ class Control:
         }
 
     async def broadcast(
-        self, *, messages: int, size: int, per_turn: int = 1, rooms: Sequence[str | None] = (None,)
+        self,
+        *,
+        messages: int,
+        size: int,
+        kind: str = "same",
+        per_turn: int = 1,
+        rooms: Sequence[str | None] = (None,),
     ) -> None:
         """Send messages, to one of `rooms` after the other, `per_turn` in each loop turn."""
-        text = "x" * size
+        upcoming = self._texts.setdefault((kind, size), cycle(texts(kind, size)))
         broadcast = self._server.broadcast
         for number, room in enumerate(islice(cycle(rooms), messages), start=1):
-            await broadcast(text, room)
+            await broadcast(next(upcoming), room)
             if number % per_turn == 0:
                 await asyncio.sleep(0)
 

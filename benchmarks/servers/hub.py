@@ -19,7 +19,11 @@ __all__ = ("Server",)
 
 
 class Server:
-    """A manager behind a handler that only reads; `/ws/NAME` joins the room of that name."""
+    """
+    A manager behind a handler that only reads.
+
+    `/ws/NAME` joins the room of that name; on `/chat` what one says is for all in a room.
+    """
 
     def __init__(self, *, outbox: OutboxOptions | None = None) -> None:
         self._manager = ConnectionManager(outbox=outbox)
@@ -27,6 +31,7 @@ class Server:
         self._app = FastAPI()
         self._app.add_api_websocket_route("/ws", self._handle)
         self._app.add_api_websocket_route("/ws/{room}", self._handle_in_room)
+        self._app.add_api_websocket_route("/chat", self._chat)
 
     @property
     def connection_count(self) -> int:
@@ -68,3 +73,8 @@ class Server:
         async with self._manager.connection(websocket, rooms=[room]) as connection:
             async for _ in connection:
                 pass
+
+    async def _chat(self, websocket: WebSocket) -> None:
+        async with self._manager.connection(websocket, rooms=["chat"]) as connection:
+            async for message in connection:
+                await self._manager.broadcast(message, room="chat")

@@ -10,6 +10,7 @@ from starlette.requests import HTTPConnection
 
 from wshub._admission import Admission
 from wshub._counters import Counters
+from wshub._flush import Flush
 from wshub._names import check_room_name
 from wshub._registry import Registry
 from wshub._relay import Relay
@@ -69,6 +70,7 @@ class Hub:
         self.read_ahead = read_ahead
         self.clock = clock
         self.counters = Counters()
+        self.flush = Flush(outbox_options, self.counters, clock)
         self.tasks = TaskOwner()
         self.registry = Registry(backend)
         self.admission = Admission(limits)
@@ -80,7 +82,7 @@ class Hub:
                 raise TypeError(f"{hook!r} is asynchronous, and hooks are called, not awaited")
         self._hooks = hooks
         self._quiet_until: dict[LimitName | SkipReason, float] = {}
-        relay = Relay(self.registry, self.counters)
+        relay = Relay(self.registry, self.counters, self.flush)
         self.backend.attach(Receiver(relay.deliver, self.report, self._skip))
         self.backend.subscribe("everyone", "")
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from wshub._counters import Counters
 
 __all__ = ("Inbox",)
@@ -14,9 +17,9 @@ __all__ = ("Inbox",)
 
 class Inbox:
     """
-    Holds messages between the reader task and the one task that receives.
+    Holds messages between whatever reads and the one task that receives.
 
-    Bounded by messages and by their length in characters or bytes; the reader stops once full.
+    Bounded by messages and by their length in characters or bytes; reading stops once full.
     """
 
     __slots__ = (
@@ -26,7 +29,7 @@ class Inbox:
         "_max_messages",
         "_max_size",
         "_messages",
-        "_space",
+        "_on_room",
         "_waiting_size",
     )
 
@@ -39,7 +42,7 @@ class Inbox:
         self._waiting_size = 0
         self._ended = False
         self._arrival: asyncio.Future[None] | None = None
-        self._space: asyncio.Future[None] | None = None
+        self._on_room: Callable[[], None] | None = None
 
     @property
     def is_being_read(self) -> bool:
@@ -55,11 +58,11 @@ class Inbox:
 
     @property
     def is_held_up(self) -> bool:
-        """Whether a reader waits for room."""
-        return self._space is not None
+        """Whether reading waits for room."""
+        return self._on_room is not None
 
     def put(self, message: str | bytes) -> None:
-        """Append `message`, also over the bound: the reader then waits for room."""
+        """Append `message`, also over the bound: reading then waits for room."""
         self._counters.received += 1
         if self._ended:
             self._counters.unread += 1
@@ -70,13 +73,18 @@ class Inbox:
         self._waiting_size += len(message)
         _resolve(self._arrival)
 
+    def call_on_room(self, callback: Callable[[], None] | None) -> None:
+        """Call `callback` whenever a message is taken, and at the end; None: no more."""
+        self._on_room = callback
+
     async def wait_for_room(self, timeout: float) -> None:
         """Return once it may have room, or after `timeout` seconds. One caller at a time."""
-        self._space = asyncio.get_running_loop().create_future()
+        room = asyncio.get_running_loop().create_future()
+        self.call_on_room(partial(_resolve, room))
         try:
-            await asyncio.wait({self._space}, timeout=timeout)
+            await asyncio.wait({room}, timeout=timeout)
         finally:
-            self._space = None
+            self.call_on_room(None)
 
     async def get(self) -> str | bytes | None:
         """
@@ -94,14 +102,16 @@ class Inbox:
                 self._arrival = None
         message = self._messages.popleft()
         self._waiting_size -= len(message)
-        _resolve(self._space)
+        if self._on_room is not None:
+            self._on_room()
         return message
 
     def end(self) -> None:
         """Let what was read still be taken; then `get()` returns None."""
         self._ended = True
         _resolve(self._arrival)
-        _resolve(self._space)
+        if self._on_room is not None:
+            self._on_room()
 
     def discard(self) -> None:
         """End at once; what was read and not taken is counted as unread."""

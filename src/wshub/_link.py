@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import anyio
 
-from wshub._facade import payload_of, take_over
+from wshub._facade import take_over
 from wshub._farewell import Closure, free_later, say_farewell
+from wshub._framed_outbox import FramedOutbox
 from wshub._handler import Handler
 from wshub._inbox import Inbox
-from wshub._outbox import Outbox
-from wshub._sink import AsgiSink
+from wshub._outbox import EventOutbox
+from wshub._reader import read_events
+from wshub._sink import AsgiSink, find_frame_sink
 from wshub._spawned import SpawnedTasks
 from wshub._watch import Watch
 from wshub.events import ConnectionEnded, MessagesDropped
@@ -32,7 +34,9 @@ if TYPE_CHECKING:
 
     from wshub._clock import Clock
     from wshub._counters import Counters
-    from wshub._outbox import OutboxOptions
+    from wshub._flush import Flush
+    from wshub._outbox import Outbox, OutboxOptions
+    from wshub._sink import Sink
     from wshub._tasks import TaskOwner
     from wshub._watch import WatchOptions
     from wshub.connection import Connection
@@ -65,6 +69,7 @@ class LinkHub(Protocol):
     counters: Counters
     tasks: TaskOwner
     clock: Clock
+    flush: Flush
 
     def forget(self, connection: Connection) -> None:
         """Take `connection` out of the registry and all rooms. Idempotent."""
@@ -94,6 +99,7 @@ class Link:
     __slots__ = (
         "_connection",
         "_farewell",
+        "_frame_sink",
         "_handler",
         "_hub",
         "_inbox",
@@ -112,13 +118,21 @@ class Link:
         self._connection = connection
         self._hub = hub
         self._receive = websocket._receive
-        self._sink = AsgiSink(websocket._receive, websocket._send)
         self._inbox = Inbox(
             max_messages=hub.read_ahead,
             max_size=hub.outbox_options.max_bytes,
             counters=hub.counters,
         )
-        self.outbox = Outbox(self._sink, self, hub)
+        self._sink: Sink
+        self.outbox: Outbox
+        self._frame_sink = find_frame_sink(websocket)
+        if self._frame_sink is None:
+            self._sink = sink = AsgiSink(websocket._receive, websocket._send)
+            self.outbox = EventOutbox(sink, self, hub)
+        else:
+            self._sink = self._frame_sink
+            self.outbox = FramedOutbox(self._frame_sink, self, hub)
+        self._reader: asyncio.Task[None] | None = None
         self.closure: Closure | None = None
         self._sends = 0
         self._farewell: asyncio.Task[None] | None = None
@@ -128,16 +142,24 @@ class Link:
         take_over(websocket, self)
 
     @property
+    def name(self) -> str:
+        """The connection's id."""
+        return self._connection.id
+
+    @property
     def is_behind(self) -> bool:
         """Whether reading has stopped because the handler does not keep up."""
         return self._inbox.is_held_up
 
     def start(self) -> None:
         """Start to read and to watch. Called once, when the registry knows the connection."""
-        name = f"wshub reader {self._connection.id}"
-        self._reader = self._hub.tasks.start(self._read(), name=name)
         if self._hub.watch_options and self.closure is None:
             self._watch = Watch(self, self._hub.watch_options, self._hub.clock)
+        if self._frame_sink is None:
+            reading = read_events(self._receive, self)
+            self._reader = self._hub.tasks.start(reading, name=f"wshub reader {self.name}")
+        else:
+            self._frame_sink.attach(self, self.outbox, self._hub.outbox_options.compress_from)
 
     def bind_handler(self) -> Handler:
         """Cancel the current task some time after the end, unless it settles before."""
@@ -204,7 +226,7 @@ class Link:
 
     def abort(self) -> None:
         """End it and drop the transport, where the server offers a way."""
-        self._end_now("aborted")
+        self.end_now("aborted")
         self.outbox.discard()
         if self._farewell is not None:
             self._farewell.cancel()
@@ -222,8 +244,10 @@ class Link:
                 await self.close(code, reason)
             finally:
                 self.release()
-            spawned = self._spawned.running if self._spawned else ()
-            _, running = await asyncio.wait({self._reader, *spawned}, timeout=EVICTION_GRACE)
+            tasks = set(self._spawned.running if self._spawned else ())
+            if self._reader is not None:
+                tasks.add(self._reader)
+            _, running = await asyncio.wait(tasks, timeout=EVICTION_GRACE) if tasks else ((), ())
             for task in running:
                 logger.warning(
                     "%s of %s ignores its cancellation", task.get_name(), self._connection.id
@@ -289,7 +313,8 @@ class Link:
             self._hub.report(ConnectionEnded(self._connection, closed, evicted))
         return closure
 
-    def _end_now(self, reason: str) -> None:
+    def end_now(self, reason: str) -> None:
+        """End it without a word to the peer, unless it is over."""
         if self.closure is None:
             self._end(CloseCode.ABNORMAL_CLOSURE, reason, "hub")
             self.outbox.discard()
@@ -301,33 +326,33 @@ class Link:
         )
 
     def _stop_reading(self) -> None:
-        self._reader.cancel()
+        if self._reader is not None:
+            self._reader.cancel()
 
-    async def _read(self) -> None:
-        while True:
-            try:
-                event = await self._receive()
-            except asyncio.CancelledError:
-                self._end_now("reading was cancelled")
-                raise
-            except Exception as error:  # servers raise what they like for a dead peer
-                logger.debug("%s failed to receive", self._connection.id, exc_info=error)
-                event = {"type": "websocket.disconnect", "code": CloseCode.ABNORMAL_CLOSURE}
-            if event["type"] == "websocket.disconnect":
-                self.see_disconnect(event)
-                return
-            message = payload_of(event)
-            if self._watch is None or self._watch.notice(message):
-                self._inbox.put(message)
-                await self._wait_for_room()
+    def take(self, message: str | bytes) -> bool:
+        """Take a message; False: it is the last one for which there was room."""
+        if self._watch is None or self._watch.notice(message):
+            self._inbox.put(message)
+        if not self._inbox.is_full:
+            return True
+        if self._frame_sink is not None:
+            self._inbox.call_on_room(self._resume)
+        return False
 
-    async def _wait_for_room(self) -> None:
-        """Read no further while the inbox is full, unless the end is all that is left to read."""
-        waited = False
+    async def wait_for_room(self) -> None:
+        """Wait until there is room, unless the end is all that is left to read."""
         while self._inbox.is_full and not self._sink.is_closing:
             await self._inbox.wait_for_room(LOOK_INTERVAL)
-            waited = True
-        if waited and self._watch is not None:
+        self._hear()
+
+    def _resume(self) -> None:
+        if not self._inbox.is_full and self._frame_sink is not None:
+            self._inbox.call_on_room(None)
+            self._hear()
+            self._frame_sink.resume()
+
+    def _hear(self) -> None:
+        if self._watch is not None:
             self._watch.hear()
 
     def see_disconnect(self, event: AsgiEvent) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -11,14 +12,15 @@ from wshub._clock import limit_time
 from wshub._eager import start_eagerly
 
 if TYPE_CHECKING:
+    from wshub._batch import Batch
     from wshub._clock import Clock, Timer
     from wshub._counters import Counters
     from wshub._eager import Start
-    from wshub._sink import Sink
+    from wshub._sink import EventSink
     from wshub.events import DropReason, EvictionReason
     from wshub.messages import Outgoing
 
-__all__ = ("Outbox", "OutboxOptions")
+__all__ = ("EventOutbox", "Outbox", "OutboxHub", "OutboxLink", "OutboxOptions")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,20 +36,31 @@ class OutboxOptions:
             peer off with 1013, `"drop_oldest"` and `"drop_newest"` drop one message, counted.
         send_timeout: Seconds for which a peer may block one write before it is cut off with
             1013, and the longest time that a close waits for what is queued.
+        flush_interval: Seconds for which messages are collected so that they leave in one write;
+            0: those of one turn of the event loop. Only with `wshub.uvicorn.FanoutProtocol`.
+        compress_from: Bytes of payload below which a message is not compressed. Only with
+            `wshub.uvicorn.FanoutProtocol`.
 
     Raises:
-        ValueError: A bound is not positive, or `overflow` is none of the three words.
+        ValueError: A bound is not positive, one of the last two is negative, or `overflow` is
+            none of the three words.
     """
 
     max_messages: int = 1024
     max_bytes: int = 1024 * 1024
     overflow: Literal["disconnect", "drop_oldest", "drop_newest"] = "disconnect"
     send_timeout: float = 10.0
+    flush_interval: float = 0.0
+    compress_from: int = 128
 
     def __post_init__(self) -> None:
         for field in ("max_messages", "max_bytes", "send_timeout"):
             if not getattr(self, field) > 0:
                 message = f"{field} must be positive, not {getattr(self, field)!r}"
+                raise ValueError(message)
+        for field in ("flush_interval", "compress_from"):
+            if not getattr(self, field) >= 0:
+                message = f"{field} must not be negative, as {getattr(self, field)!r} is"
                 raise ValueError(message)
         if self.overflow not in {"disconnect", "drop_oldest", "drop_newest"}:
             message = (
@@ -57,7 +70,7 @@ class OutboxOptions:
             raise ValueError(message)
 
 
-class _Hub(Protocol):
+class OutboxHub(Protocol):
     """What an outbox needs of the manager it belongs to."""
 
     outbox_options: OutboxOptions
@@ -65,7 +78,7 @@ class _Hub(Protocol):
     clock: Clock
 
 
-class _Link(Protocol):
+class OutboxLink(Protocol):
     """What an outbox needs of the link it belongs to."""
 
     def evict(self, cause: EvictionReason, error: BaseException | None) -> None:
@@ -77,12 +90,16 @@ class _Link(Protocol):
         ...
 
 
-class Outbox:
+class Outbox(ABC):
     """
     Puts messages into a sink in order, and holds them while the peer blocks.
 
-    While nothing waits and the peer is writable, a message goes straight to the sink: no queue,
-    no task. While the peer blocks, the write that it blocks is the one task.
+    While nothing waits and the peer is writable, there is no queue and no task. While the peer
+    blocks, the write that it blocks is the one task.
+
+    Attributes:
+        pending: What was collected in this turn, if this outbox collects and the peer is
+            writable; otherwise None, and `put()` is the one way in.
     """
 
     __slots__ = (
@@ -93,14 +110,14 @@ class Outbox:
         "_link",
         "_options",
         "_queue",
-        "_sink",
         "_space",
         "_waiting_bytes",
         "_write",
+        "_writing",
+        "pending",
     )
 
-    def __init__(self, sink: Sink, link: _Link, hub: _Hub) -> None:
-        self._sink = sink
+    def __init__(self, link: OutboxLink, hub: OutboxHub) -> None:
         self._link = link
         self._options = hub.outbox_options
         self._counters = hub.counters
@@ -110,13 +127,15 @@ class Outbox:
         self._queue: deque[Outgoing] | tuple[()] = ()
         self._waiting_bytes = 0
         self._write: asyncio.Future[None] | None = None
+        self._writing = 0
         self._deadline: Timer | None = None
         self._space: _Space | None = None
+        self.pending: Batch | None = None
 
     @property
     def messages(self) -> int:
-        """Messages that wait, the one being written included."""
-        return len(self._queue) + (self._write is not None)
+        """Messages that wait, those being written included."""
+        return len(self._queue) + self._writing
 
     @property
     def bytes(self) -> int:
@@ -165,15 +184,21 @@ class Outbox:
         except TimeoutError:
             self._link.evict("send_timeout", None)
 
+    def flush(self) -> None:
+        """Write what was collected in this turn."""
+
+    def pour(self) -> None:
+        """Hand everything that waits to the transport, whatever that holds already."""
+
     def stop_accepting(self) -> None:
         """Take no more messages; those waiting still go out."""
-        self._accepting = False
-        self._wake()
+        self.flush()
+        self._refuse()
 
     def discard(self) -> None:
         """Take no more messages and drop, counted, those that wait."""
-        self.stop_accepting()
         waiting = self.messages
+        self._refuse()
         self._queue = ()
         self._waiting_bytes = 0
         write = self._end_write()
@@ -188,19 +213,23 @@ class Outbox:
         while self._write is not None:
             await asyncio.wait({self._write})
 
+    @abstractmethod
     def _start(self, outgoing: Outgoing, start: Start) -> None:
-        """Write a message that is not counted yet; in the background if the peer blocks."""
-        try:
-            write = self._sink.write(outgoing, start)
-        except (Exception, asyncio.CancelledError) as error:  # the server's, not the caller's
-            self._drop("closed", 1)
-            self._link.evict("write_failed", error)
-            return
-        if write is None:
-            self._counters.sent += 1
-            return
-        self._counters.queued += 1
+        """Write, or collect, a message that is not counted yet; nothing waits."""
+
+    @abstractmethod
+    def _go_on(self) -> None:
+        """Write what is queued, until the peer blocks."""
+
+    def _refuse(self) -> None:
+        self._accepting = False
+        self.pending = None
+        self._wake()
+
+    def _block(self, write: asyncio.Future[None], messages: int) -> None:
+        """Wait for a write of so many messages, which are counted as queued."""
         self._write = write
+        self._writing = messages
         self._deadline = self._clock.call_later(
             self._options.send_timeout, self._link.evict, "send_timeout", None
         )
@@ -217,20 +246,22 @@ class Outbox:
         if error is not None:
             self._link.evict("write_failed", error)
             return
+        self._counters.queued -= self._writing
+        self._counters.sent += self._writing
         self._end_write()
-        self._counters.queued -= 1
-        self._counters.sent += 1
-        while self._queue and self._write is None:
-            outgoing = self._queue.popleft()
-            self._counters.queued -= 1
-            self._waiting_bytes -= outgoing.size
-            self._start(outgoing, start_eagerly)
+        self._go_on()
         if not self._queue:
             self._queue = ()
         self._wake()
 
+    def _take_next(self, queue: deque[Outgoing]) -> Outgoing:
+        outgoing = queue.popleft()
+        self._waiting_bytes -= outgoing.size
+        return outgoing
+
     def _end_write(self) -> asyncio.Future[None] | None:
         write, self._write = self._write, None
+        self._writing = 0
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
@@ -248,7 +279,7 @@ class Outbox:
             dropped = 0
             while not self.has_room(outgoing):
                 assert self._queue  # noqa: S101  (an empty queue has room)
-                self._waiting_bytes -= self._queue.popleft().size
+                self._take_next(self._queue)
                 dropped += 1
             self._counters.queued -= dropped
             self._append(outgoing)
@@ -265,6 +296,34 @@ class Outbox:
     def _wake(self) -> None:
         if self._space is not None:
             self._space.freed.set()
+
+
+class EventOutbox(Outbox):
+    """Writes one message at a time, in the turn in which it is put."""
+
+    __slots__ = ("_sink",)
+
+    def __init__(self, sink: EventSink, link: OutboxLink, hub: OutboxHub) -> None:
+        super().__init__(link, hub)
+        self._sink = sink
+
+    def _start(self, outgoing: Outgoing, start: Start) -> None:
+        try:
+            write = self._sink.write(outgoing, start)
+        except (Exception, asyncio.CancelledError) as error:  # the server's, not the caller's
+            self._drop("closed", 1)
+            self._link.evict("write_failed", error)
+            return
+        if write is None:
+            self._counters.sent += 1
+            return
+        self._counters.queued += 1
+        self._block(write, 1)
+
+    def _go_on(self) -> None:
+        while self._queue and self._write is None:
+            self._counters.queued -= 1
+            self._start(self._take_next(self._queue), start_eagerly)
 
 
 class _Space:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from wshub._outbox import Outbox
     from wshub.connection import Connection
     from wshub.messages import Audience
 
-    _Index = dict[str, dict[Connection, None]]
+    _Members = dict[Connection, Outbox]
+    _Index = dict[str, _Members]
 
 __all__ = ("Registry",)
 
@@ -31,17 +33,17 @@ class Registry:
     """
     Three indexes that always agree. Every change is O(1), `discard` O(rooms of the connection).
 
-    A room exists while it has members, a user while there is a connection: `interest` is told
-    of both, at once.
+    They keep each connection's outbox, so that a broadcast need not ask for it. A room exists
+    while it has members, a user while there is a connection: `interest` is told of both, at once.
     """
 
     __slots__ = ("_connections", "_interest", "_memberships", "_rooms", "_users")
 
     def __init__(self, interest: Interest) -> None:
         self._interest = interest
-        self._connections: dict[Connection, None] = {}
-        self._rooms: dict[str, dict[Connection, None]] = {}
-        self._users: dict[str, dict[Connection, None]] = {}
+        self._connections: _Members = {}
+        self._rooms: dict[str, _Members] = {}
+        self._users: dict[str, _Members] = {}
         self._memberships: dict[Connection, set[str]] = {}
 
     @property
@@ -61,7 +63,7 @@ class Registry:
 
     def add(self, connection: Connection) -> None:
         """Register `connection`."""
-        self._connections[connection] = None
+        self._connections[connection] = connection.outbox
         if connection.user is not None:
             self._add("user", self._users, connection.user, connection)
 
@@ -95,18 +97,32 @@ class Registry:
 
     def find(self, audience: Audience, name: str = "") -> list[Connection]:
         """Return a snapshot of an audience, in the order of joining."""
+        return list(self._find(audience, name))
+
+    def find_outboxes(
+        self, audience: Audience, name: str, exclude: Collection[str]
+    ) -> list[Outbox]:
+        """Return the outboxes of an audience, without those of the connections with these ids."""
+        members = self._find(audience, name)
+        if not exclude:
+            return list(members.values())
+        return [
+            outbox for connection, outbox in members.items() if connection.id not in exclude
+        ]
+
+    def _find(self, audience: Audience, name: str) -> _Members:
         if audience == "everyone":
-            return list(self._connections)
+            return self._connections
         index = self._rooms if audience == "room" else self._users
-        return list(index.get(name, ()))
+        return index.get(name, {})
 
     def _add(self, audience: Audience, index: _Index, name: str, connection: Connection) -> None:
         members = index.get(name)
         if members is None:
-            index[name] = {connection: None}
+            index[name] = {connection: connection.outbox}
             self._interest.subscribe(audience, name)
         else:
-            members[connection] = None
+            members[connection] = connection.outbox
 
     def _discard(
         self, audience: Audience, index: _Index, name: str, connection: Connection

@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from wshub._counters import Counters
+    from wshub._flush import Flush
+    from wshub._outbox import Outbox
     from wshub._registry import Registry
-    from wshub.connection import Connection
-    from wshub.messages import Envelope, Publication
+    from wshub.messages import Envelope, Outgoing
 
 __all__ = ("Relay",)
 
@@ -32,11 +33,12 @@ PAUSE = 0.001
 class Relay:
     """Delivers one envelope after the other, so that all recipients see the same order."""
 
-    __slots__ = ("_broadcasts", "_bytes", "_counters", "_order", "_registry")
+    __slots__ = ("_broadcasts", "_bytes", "_counters", "_flush", "_order", "_registry")
 
-    def __init__(self, registry: Registry, counters: Counters) -> None:
+    def __init__(self, registry: Registry, counters: Counters, flush: Flush) -> None:
         self._registry = registry
         self._counters = counters
+        self._flush = flush
         self._order = asyncio.Lock()
         self._broadcasts = 0
         self._bytes = 0
@@ -53,8 +55,10 @@ class Relay:
                 for connection in self._registry.find(envelope.audience, envelope.name):
                     connection._link.start_closing(envelope.code, envelope.reason)
                 return
-            recipients = self._registry.find(envelope.audience, envelope.name)
-            await _fan_out(envelope, recipients)
+            outboxes = self._registry.find_outboxes(
+                envelope.audience, envelope.name, envelope.exclude
+            )
+            await self._fan_out(envelope.message, outboxes)
         await self._give_a_turn(envelope.message.size)
 
     async def _give_a_turn(self, size: int) -> None:
@@ -67,25 +71,22 @@ class Relay:
             # Under servers that write in threads of their own a turn alone is too little.
             await asyncio.sleep(PAUSE if self._counters.queued else 0)
 
+    async def _fan_out(self, message: Outgoing, outboxes: Sequence[Outbox]) -> None:
+        cancelled: asyncio.CancelledError | None = None
+        for start in range(0, len(outboxes), TURN):
+            if start and cancelled is None:
+                try:
+                    await asyncio.sleep(0)
+                except asyncio.CancelledError as error:
+                    # Half a broadcast is worse than a late cancellation.
+                    cancelled = error
+            self._put(message, outboxes[start : start + TURN])
+        if cancelled is not None:
+            raise cancelled
 
-async def _fan_out(publication: Publication, recipients: Sequence[Connection]) -> None:
-    cancelled: asyncio.CancelledError | None = None
-    for start in range(0, len(recipients), TURN):
-        if start and cancelled is None:
-            try:
-                await asyncio.sleep(0)
-            except asyncio.CancelledError as error:
-                # Half a broadcast is worse than a late cancellation.
-                cancelled = error
-        _put(publication, recipients[start : start + TURN])
-    if cancelled is not None:
-        raise cancelled
-
-
-def _put(publication: Publication, recipients: Sequence[Connection]) -> None:
-    exclude, message = publication.exclude, publication.message
-    if exclude:
-        recipients = [connection for connection in recipients if connection.id not in exclude]
-    with Starting() as start:
-        for connection in recipients:
-            connection.outbox.put(message, start)
+    def _put(self, message: Outgoing, outboxes: Sequence[Outbox]) -> None:
+        others = self._flush.collect(message, outboxes)
+        if others:
+            with Starting() as start:
+                for outbox in others:
+                    outbox.put(message, start)

@@ -1,37 +1,44 @@
-"""Where an outbox writes to: the Protocol, and the sink for any ASGI server."""
+"""Where an outbox writes to: the Protocols, and the sink for any ASGI server."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 from wshub._eager import start_eagerly
 
 if TYPE_CHECKING:
     from asyncio import Future
 
+    from starlette.types import Message as AsgiEvent
     from starlette.types import Receive, Send
+    from starlette.websockets import WebSocket
 
     from wshub._eager import Start
+    from wshub._frames import FrameForm
     from wshub.messages import Outgoing
 
-__all__ = ("AsgiSink", "Sink")
+__all__ = (
+    "FRAMES_EXTENSION",
+    "AsgiSink",
+    "EventSink",
+    "FrameSink",
+    "Held",
+    "Receiver",
+    "Sink",
+    "Transport",
+    "abort_transport",
+    "find_frame_sink",
+)
+
+FRAMES_EXTENSION = "wshub.frames"
+"""Under this key of `scope["extensions"]` a server offers a `FrameSink` and its `receive`."""
 
 
 class Sink(Protocol):
-    """
-    Where one connection's frames go. Used by one event loop, one call at a time.
-
-    A write that the peer can take now is done when the call returns, and the call returns None.
-    For a peer that blocks it returns a future, which the caller awaits or cancels before the next
-    write. Whatever a write raises, at once or through the future, means that the peer is gone.
-    """
-
-    def write(self, outgoing: Outgoing, start: Start, /) -> Future[None] | None:
-        """Send a message, by way of `start` if that takes a coroutine."""
-        ...
+    """Where one connection's messages go. Used by one event loop, one call at a time."""
 
     def close(self, code: int, reason: str, /) -> Future[None] | None:
-        """Send a close frame. Nothing is written after it."""
+        """Send a close frame. Nothing is written after it. Waits and raises as a write does."""
         ...
 
     @property
@@ -52,6 +59,91 @@ class Sink(Protocol):
     def abort(self) -> None:
         """Drop the connection at once where the server offers a way; otherwise do nothing."""
         ...
+
+
+class EventSink(Sink, Protocol):
+    """A sink that takes one message at a time."""
+
+    def write(self, outgoing: Outgoing, start: Start, /) -> Future[None] | None:
+        """
+        Send a message, by way of `start` if that takes a coroutine.
+
+        A write that the peer can take now is done when the call returns, and the call returns
+        None. For a peer that blocks it returns a future, which the caller awaits or cancels
+        before the next write. Whatever it raises, at once or through the future, means that the
+        peer is gone.
+        """
+        ...
+
+
+class FrameSink(Sink, Protocol):
+    """
+    A sink that takes frames as they go over the wire, and hands over what it receives.
+
+    Attributes:
+        form: What frames are to look like. Fixed once `attach()` was called.
+        descriptor: Where `os.write()` may put frames now: the transport holds nothing. Negative:
+            only `write()` may.
+    """
+
+    form: FrameForm
+    descriptor: int
+
+    def write(self, frames: bytes, /) -> Future[None] | None:
+        """
+        Send `frames`, or what is left of them, by way of the transport.
+
+        Returns:
+            None if the transport holds nothing now, or what is done once that is so.
+
+        Raises:
+            ConnectionError: The peer is gone.
+        """
+        ...
+
+    def attach(self, receiver: Receiver, held: Held, compress_from: int, /) -> None:
+        """Hand all that comes in to `receiver` from now on. What is yet to go out is `held`."""
+        ...
+
+    def resume(self) -> None:
+        """Go on reading after `Receiver.take()` returned False."""
+        ...
+
+
+class Receiver(Protocol):
+    """What takes the messages of one peer, pushed by its server."""
+
+    def take(self, message: str | bytes, /) -> bool:
+        """Take a message; False: take no more until it calls `FrameSink.resume()`."""
+        ...
+
+    def see_disconnect(self, event: AsgiEvent, /) -> None:
+        """Take note of a `websocket.disconnect`."""
+        ...
+
+
+class Held(Protocol):
+    """What is held back for one peer and has to leave before its server closes."""
+
+    def flush(self) -> None:
+        """Write what was collected in this turn."""
+        ...
+
+    def pour(self) -> None:
+        """Hand everything that waits to the transport, whatever that holds already."""
+        ...
+
+
+def find_frame_sink(websocket: WebSocket) -> FrameSink | None:
+    """
+    Return the sink that the server of `websocket` offers, if there is one.
+
+    A middleware that has put a `receive` of its own in between expects to see every message.
+    """
+    offer = websocket.scope.get("extensions", {}).get(FRAMES_EXTENSION)
+    if offer is None or offer["receive"] != websocket._receive:
+        return None
+    return cast("FrameSink", offer["sink"])
 
 
 class AsgiSink:
@@ -96,21 +188,19 @@ class AsgiSink:
 
     def abort(self) -> None:
         """Drop uvicorn's transport; under other servers do nothing."""
-        transport = self._transport
-        if transport is None or (transport.is_closing() and not transport.get_write_buffer_size()):
-            return  # one that is empty ends by itself; asyncio's fails on an abort once it has
-        transport.abort()
+        if self._transport is not None:
+            abort_transport(self._transport)
 
     @property
-    def _transport(self) -> _Transport | None:
+    def _transport(self) -> Transport | None:
         # ASGI has no abort, so a stalled peer would keep its socket for as long as it likes.
         # uvicorn's protocols, whose bound method `receive` is, hold the transport.
         transport = getattr(getattr(self._receive, "__self__", None), "transport", None)
-        return transport if isinstance(transport, _Transport) else None
+        return transport if isinstance(transport, Transport) else None
 
 
 @runtime_checkable
-class _Transport(Protocol):
+class Transport(Protocol):
     """What asyncio and uvloop, whose classes have no base in common, offer on a transport."""
 
     def get_write_buffer_size(self) -> int:
@@ -124,3 +214,10 @@ class _Transport(Protocol):
     def abort(self) -> None:
         """Close at once; what is not written is lost."""
         ...
+
+
+def abort_transport(transport: Transport) -> None:
+    """Drop what `transport` holds, and the connection."""
+    # One that is empty ends by itself; asyncio's fails on an abort once it has.
+    if transport.get_write_buffer_size() or not transport.is_closing():
+        transport.abort()

@@ -62,6 +62,7 @@ __all__ = (
     "OutboxFull",
     "PayloadTooLarge",
     "Rejection",
+    "UnsupportedServer",
     "check_close_code",
     "cut_reason",
     "forbidden",
@@ -283,6 +284,29 @@ class PayloadTooLarge(HubError):
         return (
             f"a message of {self.size} bytes is over the backend's limit of {self.limit} bytes; "
             "send a reference to it instead"
+        )
+
+
+class UnsupportedServer(HubError, ImportError):
+    """
+    Raised on import of a part of wshub that does not fit the server that is installed.
+
+    Attributes:
+        server: Name of the package.
+        found: Its version.
+        needed: What would do.
+    """
+
+    def __init__(self, server: str, found: str, needed: str) -> None:
+        super().__init__(server, found, needed)
+        self.server = server
+        self.found = found
+        self.needed = needed
+
+    def __str__(self) -> str:
+        return (
+            f"{self.server} {self.found} does not fit, {self.needed} would; "
+            f"or go without `--ws wshub.uvicorn:FanoutProtocol`, only slower"
         )
 
 

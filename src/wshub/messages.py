@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
+from wshub._frames import encode_frame
 from wshub.exceptions import MessageNotEncodable
 
 if TYPE_CHECKING:
     from starlette.types import Message as AsgiEvent
+
+    from wshub._frames import FrameForm
 
 __all__ = (
     "Audience",
@@ -46,7 +49,7 @@ class Outgoing:
         event: The ASGI `websocket.send` event. Shared: never change it.
     """
 
-    __slots__ = ("data", "event", "size")
+    __slots__ = ("_frames", "data", "event", "size")
 
     def __init__(self, data: str | bytes) -> None:
         self.data: Final[str | bytes] = data
@@ -57,6 +60,14 @@ class Outgoing:
         except UnicodeEncodeError as error:
             # A server would raise this for each recipient in turn; here it reaches the sender.
             raise MessageNotEncodable("str", str(error)) from error
+        self._frames: dict[FrameForm, bytes] = {}
+
+    def frame(self, form: FrameForm) -> bytes:
+        """Return the message as one frame, made when it is first asked for in this form."""
+        frame = self._frames.get(form)
+        if frame is None:
+            frame = self._frames[form] = encode_frame(self.data, form)
+        return frame
 
 
 def size_of(data: str | bytes) -> int:

@@ -1,0 +1,371 @@
+"""Sending one message to many, beside other libraries and beside the least that it can cost."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING, NamedTuple
+
+from benchmarks.chart import Bar, Group, draw
+from benchmarks.figures import Figure
+from benchmarks.machine import file_limit
+from benchmarks.report import table
+from benchmarks.rounds import interleave
+from benchmarks.ways import FANOUT, FLOOR, LITESTAR, SOCKETIO, STOCK, WEBSOCKETS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from benchmarks.process import Rig
+    from benchmarks.ways import Way
+
+__all__ = ("FULL", "QUICK", "Plan", "Row", "Stage", "Traffic", "charts", "measure", "tables")
+
+WAYS = (FLOOR, WEBSOCKETS, LITESTAR, SOCKETIO, STOCK, FANOUT)
+COMPRESSING = (WEBSOCKETS, STOCK, FANOUT)
+
+SPARE_FILES = 100
+"""What a process has open besides its connections, generously."""
+
+
+class Traffic(NamedTuple):
+    """
+    What is sent.
+
+    Attributes:
+        size: Bytes of a message.
+        per_turn: Messages in each turn of the event loop.
+        messages: Messages of one round.
+        kind: Of which of `benchmarks.texts`.
+    """
+
+    size: int = 64
+    per_turn: int = 1
+    messages: int = 5
+    kind: str = "same"
+
+
+SINGLE = Traffic()
+BURST = Traffic(per_turn=10, messages=10)
+JSON = Traffic(size=512, kind="json")
+
+
+class Stage(NamedTuple):
+    """
+    Servers that live side by side, and what they send.
+
+    Attributes:
+        loop: Event loop.
+        recipients: Clients of each server.
+        traffics: What is sent.
+        is_compressed: Whether clients offer, and servers use, permessage-deflate.
+        starts: How often the processes are started anew.
+    """
+
+    loop: str
+    recipients: int
+    traffics: tuple[Traffic, ...]
+    is_compressed: bool = False
+    starts: int = 3
+
+    @property
+    def ways(self) -> tuple[Way, ...]:
+        """What is compared."""
+        return COMPRESSING if self.is_compressed else WAYS
+
+
+KIB = 1024
+STANDARD = 500
+SIZES = tuple(Traffic(size=size) for size in (KIB, 16 * KIB))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """
+    How much to measure.
+
+    Rounds are short, and every server has its turn in each of them, so that what else the machine
+    does meets all alike. `rounds` are those of all starts together. The first traffic of the first
+    stage is what the others are varied from.
+    """
+
+    stages: Sequence[Stage] = (
+        Stage("asyncio", STANDARD, (SINGLE, BURST, *SIZES)),
+        Stage("uvloop", STANDARD, (SINGLE, BURST)),
+        Stage("asyncio", STANDARD, (JSON,), is_compressed=True),
+        Stage("uvloop", STANDARD, (JSON,), is_compressed=True),
+        Stage("asyncio", 100, (Traffic(messages=20),)),
+        Stage("asyncio", 1_000, (Traffic(messages=3),)),
+        Stage("asyncio", 10_000, (Traffic(messages=1),), starts=1),
+    )
+    rounds: int = 60
+
+
+FULL = Plan()
+QUICK = Plan(
+    stages=(
+        Stage("asyncio", 200, (SINGLE, BURST), starts=1),
+        Stage("asyncio", 200, (JSON,), is_compressed=True, starts=1),
+    ),
+    rounds=15,
+)
+
+
+# What a delivery by `FanoutProtocol` may cost at most, in units of another way.
+SINGLE_TARGETS = {
+    FLOOR.label: 1.3,
+    WEBSOCKETS.label: 0.65,
+    LITESTAR.label: 0.4,
+    SOCKETIO.label: 0.15,
+}
+BURST_TARGETS = {WEBSOCKETS.label: 0.12}
+COMPRESSED_TARGETS = {WEBSOCKETS.label: 0.4}
+
+
+@dataclass(frozen=True)
+class Row:
+    """
+    One way under one load.
+
+    Attributes:
+        way: Label of the way.
+        loop: Event loop.
+        recipients: Clients.
+        size: Bytes of a message.
+        per_turn: Messages in each turn of the event loop.
+        is_compressed: Whether messages were compressed.
+        cost: µs of the server's processor time for each delivery; None if it was not measured.
+        ratio: What `FanoutProtocol` took in units of that, round by round.
+        wire: Bytes on the wire for each delivery.
+        obstacle: Why it was not measured.
+    """
+
+    way: str
+    loop: str
+    recipients: int
+    size: int
+    per_turn: int
+    is_compressed: bool
+    cost: Figure | None = None
+    ratio: Figure | None = None
+    wire: float = 0
+    obstacle: str | None = None
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether there are figures."""
+        return self.cost is not None
+
+    @property
+    def target(self) -> float | None:
+        """What the ratio may be at most."""
+        if self.is_compressed:
+            return COMPRESSED_TARGETS.get(self.way)
+        return (SINGLE_TARGETS if self.per_turn == 1 else BURST_TARGETS).get(self.way)
+
+
+def measure(plan: Plan = FULL) -> list[Row]:
+    """Measure all stages, one after the other."""
+    return [row for stage in plan.stages for row in _measure_stage(plan, stage)]
+
+
+class _Samples:
+    """What the rounds of one way under one load gave."""
+
+    def __init__(self) -> None:
+        self.costs: list[float] = []
+        self.wires: list[float] = []
+
+
+def _measure_stage(plan: Plan, stage: Stage) -> list[Row]:
+    obstacles = {way: _find_obstacle(stage, way) for way in stage.ways}
+    ways = [way for way, obstacle in obstacles.items() if obstacle is None]
+    samples = {(way, traffic): _Samples() for way in ways for traffic in stage.traffics}
+    if ways:
+        for _ in range(stage.starts):
+            _measure_processes(plan, stage, samples)
+    rows: list[Row] = []
+    for traffic in stage.traffics:
+        ours = samples.get((FANOUT, traffic))
+        for way, obstacle in obstacles.items():
+            found = samples.get((way, traffic))
+            row = Row(
+                way.label,
+                stage.loop,
+                stage.recipients,
+                traffic.size,
+                traffic.per_turn,
+                stage.is_compressed,
+                cost=Figure.of(found.costs) if found else None,
+                ratio=Figure.of_ratio(ours.costs, found.costs) if ours and found else None,
+                wire=median(found.wires) if found else 0,
+                obstacle=obstacle,
+            )
+            rows.append(row)
+    return rows
+
+
+def _find_obstacle(stage: Stage, way: Way) -> str | None:
+    most = file_limit()
+    if stage.recipients + SPARE_FILES > most:
+        return f"a process may open only {most:,} files"
+    return way.obstacle()
+
+
+def _measure_processes(
+    plan: Plan, stage: Stage, samples: dict[tuple[Way, Traffic], _Samples]
+) -> None:
+    with ExitStack() as stack:
+        rigs: dict[Way, Rig] = {}
+        for way, _ in samples:
+            if way not in rigs:
+                rig = way.start(loop=stage.loop, compressed=stage.is_compressed)
+                rigs[way] = stack.enter_context(rig)
+        for rig in rigs.values():
+            rig.connect(stage.recipients)
+        for way, traffic in interleave(samples, -(-plan.rounds // stage.starts)):
+            arguments = traffic._asdict() | {"recipients": stage.recipients}
+            if traffic.messages > 1:
+                rigs[way].deliver(**arguments | {"messages": 1})  # code and buffers get warm
+            delivery = rigs[way].deliver(**arguments)
+            samples[way, traffic].costs.append(delivery.cost)
+            samples[way, traffic].wires.append(delivery.wire)
+
+
+def tables(rows: Sequence[Row]) -> dict[str, str]:
+    """Return Markdown tables by name."""
+    of = _sort(rows)
+    return {
+        "peers": _list(of.single),
+        "peers-burst": _list(of.burst),
+        "peers-compression": _list(of.compressed),
+        "peers-size": _cross(
+            of.sizes, {row.size: f"{_show_size(row.size)}, µs" for row in of.sizes}, "size"
+        ),
+        "peers-recipients": _cross(
+            of.recipients,
+            {row.recipients: f"{row.recipients:,}, µs" for row in of.recipients},
+            "recipients",
+        ),
+    }
+
+
+def charts(rows: Sequence[Row]) -> dict[str, str]:
+    """Return SVG charts by name."""
+    of = _sort(rows)
+    note = "µs of server CPU per delivery; in brackets what FanoutProtocol takes of that"
+    pictures = {
+        "peers": ("One message in each turn of the event loop", of.single),
+        "peers-burst": ("Ten messages in each turn of the event loop", of.burst),
+        "peers-compression": ("With compression, 512 bytes of JSON", of.compressed),
+    }
+    return {
+        name: draw(title, note, [Group(loop, _bars(found, loop)) for loop in _loops(found)])
+        for name, (title, found) in pictures.items()
+    }
+
+
+class _Sorted(NamedTuple):
+    """Rows by what they show; some show more than one thing."""
+
+    single: list[Row]
+    burst: list[Row]
+    compressed: list[Row]
+    sizes: list[Row]
+    recipients: list[Row]
+
+
+def _sort(rows: Sequence[Row]) -> _Sorted:
+    usual = rows[0]
+    plain = [row for row in rows if not row.is_compressed]
+    single = [row for row in plain if row.per_turn == usual.per_turn]
+    of_size = [row for row in single if row.size == usual.size]
+    return _Sorted(
+        single=[row for row in of_size if row.recipients == usual.recipients],
+        burst=[row for row in plain if row.per_turn != usual.per_turn],
+        compressed=[row for row in rows if row.is_compressed],
+        sizes=[
+            row for row in single if row.recipients == usual.recipients and row.loop == usual.loop
+        ],
+        recipients=sorted(
+            (row for row in of_size if row.loop == usual.loop), key=lambda row: row.recipients
+        ),
+    )
+
+
+def _loops(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(row.loop for row in rows))
+
+
+def _list(rows: Sequence[Row]) -> str:
+    """Return a table with a row for each way."""
+    return table(
+        (
+            "event loop",
+            "way",
+            "µs per delivery (quartiles)",
+            "bytes on the wire",
+            "FanoutProtocol takes of that (quartiles)",
+            "target",
+            "",
+        ),
+        [
+            (
+                row.loop,
+                row.way,
+                row.cost.show(1) if row.cost else f"not measured: {row.obstacle}",
+                f"{row.wire:.0f}" if row.cost else "",
+                "" if row.ratio is None or row.way == FANOUT.label else row.ratio.show(2),
+                "" if row.target is None else f"≤ {row.target}",
+                _judge(row),
+            )
+            for row in rows
+        ],
+    )
+
+
+def _judge(row: Row) -> str:
+    """Return a word on how the ratio is to be read."""
+    if row.ratio is None or row.way == FANOUT.label:
+        return ""
+    if row.target is not None:
+        return "met" if row.ratio.median <= row.target else "missed"
+    return "ahead of FanoutProtocol" if row.ratio.median > 1 and row.way != FLOOR.label else ""
+
+
+def _cross(rows: Sequence[Row], columns: dict[int, str], name: str) -> str:
+    """Return a table with a row for each way, and a column for each value of one attribute."""
+    cells = {(row.way, getattr(row, name)): row for row in rows}
+    return table(
+        ("way", *columns.values()),
+        [
+            (way, *(_show(cells[way, column]) for column in columns))
+            for way in dict.fromkeys(row.way for row in rows)
+        ],
+    )
+
+
+def _show(row: Row) -> str:
+    if row.cost is None:
+        return f"not measured: {row.obstacle}"
+    if row.ratio is None or row.way == FANOUT.label:
+        return f"{row.cost.median:.1f}"
+    return f"{row.cost.median:.1f} (× {row.ratio.median:.2f})"
+
+
+def _show_size(size: int) -> str:
+    return f"{size} B" if size < KIB else f"{size // KIB} KiB"
+
+
+def _bars(rows: Sequence[Row], loop: str) -> list[Bar]:
+    return [
+        Bar(
+            row.way,
+            row.cost,
+            f"not measured: {row.obstacle}" if row.cost is None else _show(row),
+            is_ours=row.way == FANOUT.label,
+        )
+        for row in rows
+        if row.loop == loop
+    ]

@@ -1,0 +1,150 @@
+"""The frame sink of one uvicorn connection."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from functools import cache
+from typing import TYPE_CHECKING, Protocol
+
+from wshub._eager import start_eagerly
+from wshub._frames import PLAIN, FrameForm
+from wshub._sink import abort_transport
+
+if TYPE_CHECKING:
+    from starlette.types import Message as AsgiEvent
+
+    from wshub._sink import Held, Receiver
+
+__all__ = ("UvicornSink",)
+
+_HAS_DESCRIPTORS = os.name == "posix"
+"""Whether `os.write()` takes the descriptor of a socket."""
+
+
+class _Protocol(Protocol):
+    """What the sink needs of uvicorn's protocol."""
+
+    transport: asyncio.Transport
+    writable: asyncio.Event
+
+    @property
+    def window_bits(self) -> int:
+        """Window that frames may be compressed with; 0: not at all."""
+        ...
+
+    async def send(self, event: AsgiEvent, /) -> None:
+        """Take an ASGI event."""
+        ...
+
+    def attach(self, receiver: Receiver, held: Held, /) -> None:
+        """Hand over what comes in from now on."""
+        ...
+
+    def resume(self) -> None:
+        """Go on reading."""
+        ...
+
+
+class UvicornSink:
+    """
+    Writes frames to the transport, or lets them be written past it while it holds nothing.
+
+    Attributes:
+        form: What frames are to look like.
+        descriptor: Where `os.write()` may put them; negative: nowhere.
+    """
+
+    __slots__ = ("_drained", "_knows_when_full", "_protocol", "_socket", "descriptor", "form")
+
+    def __init__(self, protocol: _Protocol) -> None:
+        self.form: FrameForm = PLAIN
+        self.descriptor: int = -1
+        self._protocol = protocol
+        self._socket = -1
+        self._knows_when_full = False
+        self._drained: asyncio.Future[None] | None = None
+
+    def attach(self, receiver: Receiver, held: Held, compress_from: int, /) -> None:
+        """Hand all that comes in to `receiver` from now on. What is yet to go out is `held`."""
+        self.form = make_form(self._protocol.window_bits, compress_from)
+        transport = self._protocol.transport
+        if _HAS_DESCRIPTORS and not self._is_encrypted and not transport.is_closing():
+            self._socket = transport.get_extra_info("socket").fileno()
+        self.open()
+        self._protocol.attach(receiver, held)
+
+    def resume(self) -> None:
+        """Go on reading after `Receiver.take()` returned False."""
+        self._protocol.resume()
+
+    def write(self, frames: bytes, /) -> asyncio.Future[None] | None:
+        """Send `frames`, or what is left of them, by way of the transport."""
+        transport = self._protocol.transport
+        if transport.is_closing():
+            raise ConnectionResetError("the transport is closed")
+        transport.write(frames)
+        if self._protocol.writable.is_set():
+            self.open()
+            return None
+        if self._drained is None or self._drained.done():
+            self._drained = asyncio.get_running_loop().create_future()
+        return self._drained
+
+    def close(self, code: int, reason: str, /) -> asyncio.Future[None] | None:
+        """Send a close frame. Nothing is written after it."""
+        return start_eagerly(
+            self._protocol.send({"type": "websocket.close", "code": code, "reason": reason})
+        )
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes that the transport holds; under TLS as far as it has not encrypted them."""
+        return self._protocol.transport.get_write_buffer_size()
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether the transport is closed or about to be."""
+        return self._protocol.transport.is_closing()
+
+    @property
+    def closes_while_read(self) -> bool:
+        """True: nobody reads by asking for events."""
+        return True
+
+    def abort(self) -> None:
+        """Drop the connection at once."""
+        self.end()
+        abort_transport(self._protocol.transport)
+
+    def open(self) -> None:
+        """Let frames be written past the transport, if that holds nothing."""
+        transport = self._protocol.transport
+        if transport.is_closing() or transport.get_write_buffer_size():
+            return
+        if not self._knows_when_full:
+            # From now on the transport tells of the first byte that it has to hold. asyncio's for
+            # TLS would take 0 for full. uvloop would not tell if it held anything already.
+            self._knows_when_full = True
+            transport.set_write_buffer_limits(high=1 if self._is_encrypted else 0, low=0)
+        self.descriptor = self._socket
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+
+    def shut(self) -> None:
+        """Let nothing be written past the transport, which holds something."""
+        self.descriptor = -1
+
+    def end(self) -> None:
+        """Shut for good: somebody else may soon have the descriptor."""
+        self.descriptor = self._socket = -1
+
+    @property
+    def _is_encrypted(self) -> bool:
+        return self._protocol.transport.get_extra_info("sslcontext") is not None
+
+
+@cache
+def make_form(window_bits: int, compress_from: int) -> FrameForm:
+    """Return the one form with these values: that two are the same shows without comparing."""
+    return FrameForm(window_bits, compress_from) if window_bits else PLAIN

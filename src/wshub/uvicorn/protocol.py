@@ -1,0 +1,262 @@
+"""uvicorn's WebSocket protocol, with a way for ready-made frames."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from wshub._sink import FRAMES_EXTENSION, abort_transport
+from wshub.uvicorn._deflate import make_extensions, window_bits_of
+from wshub.uvicorn._sink import UvicornSink
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import Message as AsgiEvent
+    from websockets.frames import Frame
+
+    from wshub._sink import Held, Receiver
+
+__all__ = ("FanoutProtocol",)
+
+SLICE = 4096
+"""Bytes read before a look whether there is room for more: inflated, they may be many."""
+
+
+class FanoutProtocol(WebSocketsSansIOProtocol):
+    """
+    Sends what wshub's managers send as ready-made frames, and hands them what comes in.
+
+    For `uvicorn main:app --ws wshub.uvicorn:FanoutProtocol` and `uvicorn.run(app,
+    ws=FanoutProtocol)`. Whatever no manager has taken over goes as under uvicorn's own protocol,
+    but for permessage-deflate, which is agreed upon without context takeover by the server
+    (RFC 7692 §7.1.1.1).
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.config.ws_per_message_deflate:
+            self.conn.available_extensions = make_extensions()
+        self._app: ASGIApp = self.app
+        self.app = self._run_app
+        self._sink = UvicornSink(self)
+        self._receiver: Receiver | None = None
+        self._held: Held | None = None
+        self._receiving = 0
+        self._is_full = False
+        self._backlog: deque[str | bytes] | tuple[()] = ()
+        self._unread = b""
+        self._late_pong = b""
+
+    @property
+    def window_bits(self) -> int:
+        """Window, in bits, that frames may be compressed with; 0: not at all."""
+        return window_bits_of(self.conn)
+
+    def attach(self, receiver: Receiver, held: Held) -> None:
+        """Hand what was not received yet, and all that comes in, to `receiver`."""
+        self._receiver, self._held = receiver, held
+        events = self.queue
+        # A queue is a third of what an idle connection takes. Who waits in it already sees the end.
+        self.queue = _Events(self._end, events if self._receiving else None)  # type: ignore[assignment]
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+        while not events.empty():
+            event: Any = events.get_nowait()
+            if event["type"] == "websocket.disconnect":
+                self._end(event)
+            else:
+                text = event.get("text")
+                self._take(event["bytes"] if text is None else text)
+
+    def resume(self) -> None:
+        """Go on reading: the receiver has room again."""
+        self._is_full = False
+        while self._backlog and not self._is_full:
+            self._take(self._backlog.popleft())
+        if self._backlog:
+            return
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+        self._read()
+
+    async def send(self, message: Any) -> None:
+        """Take an ASGI event; what was collected before leaves before."""
+        self._flush()
+        await super().send(message)
+        if message["type"] == "websocket.close":
+            self._sink.end()
+
+    async def receive(self) -> Any:
+        """Return the next ASGI event, unless a manager has taken over."""
+        self._receiving += 1
+        try:
+            return await super().receive()
+        finally:
+            self._receiving -= 1
+
+    def data_received(self, data: bytes) -> None:
+        """Read no more of `data` than the receiver takes."""
+        if self._receiver is None:
+            super().data_received(data)
+        else:
+            self._unread += data
+            self._read()
+
+    def send_receive_event_to_app(self) -> None:
+        """Hand over a whole message."""
+        if self._receiver is None or self.close_sent:
+            super().send_receive_event_to_app()
+            return
+        data = self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
+        self.frames = []
+        if self.curr_msg_data_type == "bytes":
+            self._take(bytes(data))
+            return
+        try:
+            text = str(data, "utf-8")
+        except UnicodeDecodeError:
+            self.conn.send_close(1007)
+            self.handle_parser_exception()
+        else:
+            self._take(text)
+
+    def handle_ping(self) -> None:
+        """Answer, or keep the answer until the peer reads: the last one will do (§5.5.3)."""
+        if self.writable.is_set():
+            super().handle_ping()
+        else:
+            self._late_pong = b"".join(self.conn.data_to_send())
+
+    def handle_close(self, event: Frame) -> None:
+        """Take the peer's close frame; what was collected before leaves before the answer."""
+        self._flush()
+        super().handle_close(event)
+        self._sink.end()
+
+    def handle_parser_exception(self) -> None:
+        """End it: the peer broke the protocol."""
+        self._flush()
+        super().handle_parser_exception()
+        self._unread = b""
+        self._sink.end()
+
+    def keepalive_timeout(self) -> None:
+        """End it: the peer did not answer a ping."""
+        super().keepalive_timeout()
+        self._sink.end()
+        if self.transport.get_write_buffer_size():
+            abort_transport(self.transport)  # nobody will ever take what it holds
+
+    def eof_received(self) -> None:
+        """Write what is there for a peer that only reads from now on."""
+        self._flush()
+        self._sink.end()
+
+    def pause_writing(self) -> None:
+        """Write nothing past the transport, which holds something now."""
+        super().pause_writing()
+        self._sink.shut()
+
+    def resume_writing(self) -> None:
+        """Go on past the transport."""
+        super().resume_writing()
+        if self._late_pong:
+            pong, self._late_pong = self._late_pong, b""
+            self.transport.write(pong)
+        self._sink.open()
+
+    def shutdown(self) -> None:
+        """Say 1012 behind everything that waits."""
+        if self.conn.close_sent is not None and not self.close_sent:
+            # It answered the peer's close frame, and the peer does not read the answer.
+            self.stop_keepalive()
+            self.transport.close()
+            return
+        if self._held is not None:
+            self._held.pour()
+        super().shutdown()
+        self._sink.end()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of everything."""
+        self._sink.end()
+        super().connection_lost(exc)
+        self._receiver = self._held = None
+
+    async def _run_app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["extensions"][FRAMES_EXTENSION] = {"sink": self._sink, "receive": receive}
+        try:
+            return await self._app(scope, receive, send)
+        finally:
+            self._flush()  # uvicorn closes the transport next
+            self._sink.end()
+
+    def _flush(self) -> None:
+        if self._held is not None:
+            self._held.flush()
+
+    def _read(self) -> None:
+        position, unread, self._unread = 0, self._unread, b""
+        while position < len(unread) and not self.read_paused and self.conn.parser_exc is None:
+            super().data_received(unread[position : position + SLICE])
+            position += SLICE
+        if self.conn.parser_exc is None:
+            self._unread = unread[position:] + self._unread
+
+    def _take(self, message: str | bytes) -> None:
+        if self._is_full:
+            # Only now reading stops: until the peer sends more, its end would not be seen.
+            self._backlog = self._backlog or deque()
+            self._backlog.append(message)
+            if not self.read_paused:
+                self.read_paused = True
+                self.transport.pause_reading()
+        elif self._receiver is not None:
+            self._is_full = not self._receiver.take(message)
+
+    def _end(self, event: AsgiEvent) -> None:
+        if self._receiver is not None:
+            for message in self._backlog:
+                self._receiver.take(message)
+            self._backlog = ()
+            self._receiver.see_disconnect(event)
+
+
+class _Events:
+    """Stands in for the queue of ASGI events of a connection that a manager has taken over."""
+
+    __slots__ = ("_on_disconnect", "_queue")
+
+    def __init__(
+        self,
+        on_disconnect: Callable[[AsgiEvent], None],
+        queue: asyncio.Queue[Any] | None,
+    ) -> None:
+        self._on_disconnect = on_disconnect
+        self._queue = queue
+
+    def put_nowait(self, event: AsgiEvent) -> None:
+        """Take the end: messages go another way."""
+        self._demand().put_nowait(event)
+        self._on_disconnect(event)
+
+    async def get(self) -> AsgiEvent:
+        """Return the end once it has come."""
+        event: AsgiEvent = await self._demand().get()
+        return event
+
+    def empty(self) -> bool:
+        """Whether it has not come, or was returned."""
+        return self._demand().empty()
+
+    def _demand(self) -> asyncio.Queue[Any]:
+        if self._queue is None:
+            self._queue = asyncio.Queue()
+        return self._queue

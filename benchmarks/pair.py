@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ("Pair", "Talked")
 
+DRAIN = 10
+"""Seconds that workers which did not keep up have to deliver the rest."""
+
 
 class Talked(NamedTuple):
     """
@@ -29,6 +32,7 @@ class Talked(NamedTuple):
         cost: µs of processor time, of both workers, for each message.
         sending_lag: ms by which the load generator was late in sending, 99th percentile.
         load: Share of a processor that the load generator used.
+        is_left_over: Whether something did not come for long after that, and may yet.
     """
 
     messages: int
@@ -38,6 +42,7 @@ class Talked(NamedTuple):
     cost: float
     sending_lag: float
     load: float
+    is_left_over: bool
 
 
 class Pair:
@@ -50,12 +55,14 @@ class Pair:
     Args:
         way: The server, and how clients use it; its path is completed by the name of a room.
         broker: URL of what connects the workers.
+        size: Bytes of a message.
     """
 
-    def __init__(self, way: Way, broker: str) -> None:
+    def __init__(self, way: Way, broker: str, size: int) -> None:
         server_core, load_core = cores()
         self._clients = {"dialect": way.dialect}
         self._path = way.path
+        self._size = size
         self._stack = ExitStack()
         self._load = self._stack.enter_context(
             Process(*run_module("benchmarks.load"), core=load_core)
@@ -94,22 +101,30 @@ class Pair:
         self._speakers = rooms * members
         self._audience = 2 * members
 
-    def talk(self, *, rate: float, seconds: float, size: int, patience: float) -> Talked:
-        """Have the clients of the first worker say `rate` messages a second between them."""
+    def talk(self, rate: float, seconds: float, patience: float) -> Talked:
+        """
+        Have the clients of the first worker say `rate` messages a second between them.
+
+        Args:
+            rate: Messages a second.
+            seconds: For how long, at least.
+            patience: Seconds that the last messages may take to be in time.
+        """
         before = self._cpu_ns
         result = self._load.ask(
             "chat",
             seconds=seconds,
             period=self._speakers / rate,
-            size=size,
+            size=self._size,
             patience=patience,
             port=self._ports[0],
             audience=self._audience,
         )
         used = self._cpu_ns - before
         missing = result["expected"] - result["frames"]
-        if missing:  # nothing may be left over for what comes next
-            self._load.ask("wait", frames=missing, timeout=10)
+        left = 0
+        if missing:
+            left = missing - self._load.ask("wait", frames=missing, timeout=DRAIN)["frames"]
         latency = self._load.ask("latency")
         messages = result["expected"] // self._audience
         return Talked(
@@ -120,6 +135,7 @@ class Pair:
             cost=used / 1000 / messages,
             sending_lag=result["sending_lag"],
             load=result["share"],
+            is_left_over=left > 0,
         )
 
     @property

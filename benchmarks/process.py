@@ -142,7 +142,9 @@ class Rig:
             command = [*run_module("benchmarks.servers"), server, "--ws", ws, "--loop", loop]
             command += ["--trace"] if trace else []
         # The server ends first: it would complain of clients that all vanish.
-        self.load = self._stack.enter_context(Process(*run_module("benchmarks.load"), core=load_core))
+        self.load = self._stack.enter_context(
+            Process(*run_module("benchmarks.load"), core=load_core)
+        )
         self.server = self._stack.enter_context(Process(*command, core=server_core))
         self._port: int | None = None
         self.count = 0

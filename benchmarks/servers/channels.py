@@ -69,9 +69,7 @@ class Chat(AsyncWebsocketConsumer):  # type: ignore[misc]
         Chat.count -= 1
         await self.channel_layer.group_discard(self.group, self.channel_name)
 
-    async def receive(
-        self, text_data: str | None = None, bytes_data: bytes | None = None
-    ) -> None:
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         """Say to the group what the client said."""
         del bytes_data
         event = {"type": "chat.message", "message": text_data}

@@ -27,9 +27,7 @@ class Server:
     in a room.
     """
 
-    def __init__(
-        self, broker: str | None = None, *, outbox: OutboxOptions | None = None
-    ) -> None:
+    def __init__(self, broker: str | None = None, *, outbox: OutboxOptions | None = None) -> None:
         backend = None if broker is None else backend_from_url(broker)
         self._manager = ConnectionManager(backend=backend, outbox=outbox)
         self._connections: list[Connection] = []

@@ -15,7 +15,7 @@ from wshub.testing import server
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-pytest_plugins = ["wshub.testing.fixtures"]
+pytest_plugins = ["wshub.testing.fixtures", "tests.brokers.fixtures"]
 
 IMPLEMENTATIONS: tuple[str, ...] = ("websockets-sansio", "wsproto", "websockets")
 if "WSHUB_TEST_WS" in os.environ:

@@ -23,6 +23,7 @@ LAYERS = [
         "_counters",
         "_frames",
         "_rejection",
+        "_servers",
         "_tasks",
         "events",
         "exceptions",
@@ -53,6 +54,7 @@ LAYERS = [
         "backends._driver",
         "backends._options",
         "backends._outgoing",
+        "backends._probes",
         "backends._subscriptions",
         "backends.base",
         "limits",
@@ -163,6 +165,7 @@ def loaded_by(modules: str, names: set[str]) -> list[str]:
 def test_importing_it_loads_no_server_and_no_driver() -> None:
     """`import wshub` works without any extra, and leaves the tools for tests alone."""
     names = {"uvicorn", "websockets", "wsproto", "uvloop", "httpx", "pytest", "wshub.testing"}
+    names |= {"redis", "hiredis", "psycopg", "nats", "typer"}
     assert loaded_by("wshub, wshub.auth, wshub.backends, wshub.rejections", names) == []
 
 

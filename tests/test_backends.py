@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from fastapi import FastAPI, WebSocket
 
 from tests.managed import ManagedApp, echo
 from wshub import BackendUnavailable, ConnectionManager, Health, PayloadTooLarge
+from wshub.backends import MemoryBackend, RedisBackend, backend_from_url
 from wshub.messages import Publication
 from wshub.testing import connect, live_server, until
 
@@ -101,3 +103,71 @@ async def test_a_backend_that_refuses_tells_the_sender_only(ws: str) -> None:
                 await manager.broadcast("x" * 11)
             assert manager.statistics().published == 0
             assert await client.ask("personal") == "personal"
+
+
+class SlowBackend(QueueBackend):
+    """Subscribes to rooms only when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting = 0
+        self.may_subscribe = asyncio.Event()
+
+    async def subscribed(self, audience: Audience, name: str) -> None:
+        if audience == "room":
+            self.waiting += 1
+            await self.may_subscribe.wait()
+
+
+async def test_a_connection_begins_once_its_rooms_are_subscribed_to() -> None:
+    """All of them at once; in the meantime it is a member, and what is sent here reaches it."""
+    backend = SlowBackend()
+    managed = ManagedApp(echo, manager := ConnectionManager(backend=backend))
+    async with (
+        manager.lifespan(),
+        live_server(managed.app) as server,
+        connect(f"{server.ws}/ws?room=tea&room=milk") as client,
+    ):
+        await until(lambda: backend.waiting)
+        assert {name for _, name in backend.subscriptions} == {"", "tea", "milk"}
+        assert not managed.opened
+        await manager.broadcast("hi", room="milk")
+        assert await client.receive() == "hi"
+        backend.may_subscribe.set()
+        assert await client.ask("begun") == "begun"
+
+
+async def test_a_connection_that_is_cancelled_before_it_begins_is_closed() -> None:
+    """Its handler never had it: nobody else would close it."""
+    backend = SlowBackend()
+    manager = ConnectionManager(backend=backend)
+    app, handlers = FastAPI(), list[asyncio.Task[Any]]()
+
+    @app.websocket("/ws")
+    async def handle(websocket: WebSocket) -> None:
+        handlers.append(asyncio.create_task(manager.connect(websocket, rooms=["tea"])))
+        await asyncio.wait(handlers)
+
+    async with live_server(app) as server, connect(f"{server.ws}/ws") as client:
+        await until(lambda: backend.waiting)
+        handlers[0].cancel()
+        assert (await client.closed())[0] == 1001
+        assert manager.statistics().connections == 0
+        assert backend.subscriptions == [("everyone", "")]
+
+
+def test_a_url_names_a_backend() -> None:
+    """With the options that this backend takes."""
+    assert isinstance(backend_from_url("memory://"), MemoryBackend)
+    for scheme in ("redis", "rediss", "valkey", "VALKEYS", "redis+cluster"):
+        assert isinstance(backend_from_url(f"{scheme}://localhost", prefix="a"), RedisBackend)
+    with pytest.raises(ValueError, match="prefix must be"):
+        backend_from_url("redis://localhost", prefix="a:b")
+
+
+@pytest.mark.parametrize("url", ["", "redis", "user:s3cret@host", "mysql://user:s3cret@localhost"])
+def test_a_url_that_names_none(url: str) -> None:
+    """The error has the schemes that there are, and not the URL."""
+    with pytest.raises(ValueError, match=r"there are memory://, redis://") as error:
+        backend_from_url(url)
+    assert "s3cret" not in str(error.value)

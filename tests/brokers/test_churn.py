@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tests.brokers.kinds import Broker, Kind, OwnBroker
     from wshub import Connection
 
+LONG = pytest.mark.timeout(180)
+
 LOOKS = 6
 """Times that the broker is looked at."""
 
@@ -33,9 +35,8 @@ async def check_churn(
     seconds: float,
     pause: float,
 ) -> None:
-    """Let connections of two workers join and leave at random, and look at the broker now and then."""
-    dice = random.Random(seed := random.randrange(1000))
-    print(f"seed {seed}")  # shown if it fails
+    """Let connections of two workers join and leave at random, and look at the broker."""
+    dice = random.Random(prefix)  # noqa: S311  (no secret; shown if it fails)
     async with AsyncExitStack() as stack:
         sites = [
             await stack.enter_async_context(Site(kind.make(broker.url, prefix=prefix)).running())
@@ -77,19 +78,35 @@ async def wander(
 
 
 async def agree(broker: Broker, prefix: str, members: Sequence[Connection]) -> None:
-    """Wait until the broker has a subscription for each room with members, and that for everyone."""
+    """Wait until the broker has one subscription for each room with members, and for everyone."""
     rooms = set().union(*(member.rooms for member in members))
     await until(lambda: broker.subscriptions(prefix) == 1 + len(rooms))
 
 
-async def test_a_few_who_are_quick(kind: Kind, broker: Broker, prefix: str) -> None:
-    """Rooms begin and end all the time."""
-    await check_churn(kind, broker, prefix, rooms=20, connections=20, seconds=1.5, pause=0.001)
-
-
 @pytest.mark.one_loop
-@pytest.mark.slow
-@pytest.mark.timeout(180)
-async def test_a_crowd_for_a_minute(kind: Kind, own_broker: OwnBroker, prefix: str) -> None:
-    """200 rooms, 500 connections."""
-    await check_churn(kind, own_broker, prefix, rooms=200, connections=500, seconds=60, pause=0.5)
+@pytest.mark.parametrize(
+    ("rooms", "connections", "seconds", "pause"),
+    [
+        pytest.param(20, 20, 1.5, 0.001, id="a few who are quick"),
+        pytest.param(200, 500, 60, 0.5, id="a crowd", marks=[pytest.mark.slow, LONG]),
+    ],
+)
+async def test_rooms_begin_and_end_all_the_time(
+    kind: Kind,
+    own_broker: OwnBroker,
+    prefix: str,
+    rooms: int,
+    connections: int,
+    seconds: float,
+    pause: float,
+) -> None:
+    """However often, no subscription is lost, and none is left."""
+    await check_churn(
+        kind,
+        own_broker,
+        prefix,
+        rooms=rooms,
+        connections=connections,
+        seconds=seconds,
+        pause=pause,
+    )

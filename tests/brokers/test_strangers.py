@@ -52,20 +52,22 @@ async def test_foreign_traffic_on_our_channels(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """It is counted, logged once, and skipped; what follows it arrives."""
-    async with Site(kind.make(broker.url, prefix=prefix)).running() as site:
-        async with site.connect(ROOM) as client:
-            await site.has(1)
-            with caplog.at_level(logging.WARNING, "wshub"):
-                for _ in range(3):
-                    broker.publish(prefix, "room", "tea", payload)
-                await site.manager.broadcast("ours", room="tea")
-                assert await client.receive() == "ours"
-            skipped = {"malformed": 0, "unknown": 0, reason: 3}
-            await until(lambda: site.manager.statistics().skipped == skipped)
-            assert [record.getMessage() for record in caplog.records] == [
-                f"skipped what came from {site.manager.health().backend}: {reason}"
-            ]
-            assert site.outages == []
+    async with (
+        Site(kind.make(broker.url, prefix=prefix)).running() as site,
+        site.connect(ROOM) as client,
+    ):
+        await site.has(1)
+        with caplog.at_level(logging.WARNING, "wshub"):
+            for _ in range(3):
+                broker.publish(prefix, "room", "tea", payload)
+            await site.manager.broadcast("ours", room="tea")
+            assert await client.receive() == "ours"
+        skipped = {"malformed": 0, "unknown": 0, reason: 3}
+        await until(lambda: site.manager.statistics().skipped == skipped)
+        assert [record.getMessage() for record in caplog.records] == [
+            f"skipped what came from {site.manager.health().backend}: {reason}"
+        ]
+        assert site.outages == []
 
 
 async def test_probes_of_others_are_no_sign_of_life(

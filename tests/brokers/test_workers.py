@@ -201,8 +201,8 @@ async def test_workers_of_one_port(kind: Kind, own_broker: Any) -> None:
             async with asyncio.timeout(10):
                 while len(outages) < 2:
                     state = await server.request("GET", "/state")
-                    if state["health"]["ready"] and state["outages"]:
-                        outages[state["worker"]] = state["outages"]
+                    back = [state] if state["health"]["ready"] and state["outages"] else []
+                    outages |= {state["worker"]: state["outages"] for state in back}
                     await asyncio.sleep(0.02)
             assert list(outages.values()) == [["BackendLost", "BackendRegained"]] * 2
             await server.broadcast("again", json.dumps({"a": 1}), room="tea")

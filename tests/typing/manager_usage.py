@@ -16,7 +16,15 @@ from wshub import (
     Room,
     Statistics,
 )
-from wshub.backends import Backend, Deliver, Health, MemoryBackend, Receiver
+from wshub.backends import (
+    Backend,
+    Deliver,
+    Health,
+    MemoryBackend,
+    Receiver,
+    RedisBackend,
+    backend_from_url,
+)
 from wshub.messages import Audience, Envelope
 
 manager = ConnectionManager()
@@ -148,5 +156,8 @@ class BackendOfTheApp:
 
 
 own: Backend = BackendOfTheApp()
+assert_type(backend_from_url("redis://localhost", prefix="shop"), Backend)
+redis: Backend = RedisBackend("redis://localhost", sharded=True, options={"ssl_ca_certs": "ca.pem"})
+RedisBackend(prefix=7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 ConnectionManager(backend=own)
 ConnectionManager(backend=BackendOfTheApp())

@@ -111,8 +111,6 @@ class RedisBroker:
                 return f"{problem} ({cause})"
             if isinstance(cause, ssl.SSLCertVerificationError):
                 return f"its certificate is not trusted; see ssl_ca_certs ({cause})"
-            if isinstance(cause, ssl.SSLError) and cause.reason == "WRONG_VERSION_NUMBER":
-                return "it does not speak TLS; use redis:// instead of rediss://"
             cause = cause.__cause__ or cause.__context__
         return None
 

@@ -19,7 +19,8 @@ __all__ = ("explain_refusals", "find_servers")
 
 _URL = re.compile(
     r"(?P<scheme>(redis|valkey)(?P<tls>s)?)(\+(?P<kind>cluster|sentinel))?"
-    r"://(?P<user>[^@/?#]*@)?(?P<hosts>[^@/?#]*)(?P<path>/[^?#]*)?(\?(?P<query>[^#]*))?"
+    r"://(?P<user>[^@/?#]*@)?(?P<hosts>[^@/?#]*)(?P<path>/[^?#]*)?(\?(?P<query>[^#]*))?",
+    re.IGNORECASE,
 )
 _HOST = re.compile(r"(?P<host>\[[^\]]+\]|[^:\[\]]+)(:(?P<port>\d+))?")
 _FORMS = (
@@ -53,7 +54,7 @@ def find_servers(url: str, *, sharded: bool | None, options: Mapping[str, object
     found = _URL.fullmatch(url)
     if found is None:
         raise ValueError(f"this is no URL of Redis; use {_FORMS}")
-    kind, path = found["kind"], (found["path"] or "").strip("/")
+    kind, path = (found["kind"] or "").lower(), (found["path"] or "").strip("/")
     addresses = _read_hosts(found["hosts"], 26379 if kind == "sentinel" else 6379)
     service = ""
     if kind == "sentinel":
@@ -64,7 +65,7 @@ def find_servers(url: str, *, sharded: bool | None, options: Mapping[str, object
     host, port = addresses[0]
     rest = f"{found['user'] or ''}{host}:{port}/{path}?{found['query'] or ''}"
     from_url = cast("Callable[..., ConnectionPool]", ConnectionPool.from_url)  # pyright: ignore[reportUnknownMemberType]
-    pool = from_url(f"redis{found['tls'] or ''}://{rest}", **options)
+    pool = from_url(f"{'rediss' if found['tls'] else 'redis'}://{rest}", **options)
     settings = {**pool.connection_kwargs, **_OURS}
     sentinel = {
         name.removeprefix("sentinel_"): settings.pop(name)

@@ -7,13 +7,13 @@ import logging
 import random
 import secrets
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 from wshub._wire import Probe, Unreadable, read_envelope, write_envelope
 from wshub.backends._broker import BrokerRefused
 from wshub.backends._deadline import Limit
 from wshub.backends._outgoing import Outgoings, settle
+from wshub.backends._probes import Probes
 from wshub.backends._subscriptions import Subscriptions
 from wshub.backends.base import Health
 from wshub.events import BackendLost, BackendRegained
@@ -37,9 +37,6 @@ PATIENCE = 2.0
 
 PROBE_INTERVAL = 1.5
 """Seconds between two probes."""
-
-BUSY = 5
-"""Times `PATIENCE` that a probe may wait behind other messages that do arrive."""
 
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 1.5
@@ -75,9 +72,7 @@ class SupervisedBackend:
         self._task: asyncio.Task[None] | None = None
         self._started: asyncio.Future[None]
         self._probed: Sequence[str] = ()
-        self._echoes: set[str] = set()
-        self._echo: asyncio.Event
-        self._received = 0
+        self._probes = Probes(self._outgoings)
         self._heard_at = 0.0
         self._gap_began: float | None = None
         self._pauses = 0
@@ -189,10 +184,14 @@ class SupervisedBackend:
 
     async def _run(self) -> None:
         """Connect again and again, until cancelled."""
+        task = cast("asyncio.Task[None]", asyncio.current_task())
         while True:
             try:
                 await self._serve()
             except Exception as error:  # drivers raise what they like; each ends the connection
+                # A task group that fails at that moment keeps a cancellation to itself.
+                if task.cancelling():
+                    raise asyncio.CancelledError from error
                 self._lose(_first_of(error))
             finally:
                 self._subscriptions.reset()
@@ -247,7 +246,7 @@ class SupervisedBackend:
     async def _receive(self) -> None:
         while True:
             data = await self._broker.receive()
-            self._received += 1
+            self._probes.received += 1
             self._heard_at = time.monotonic()
             try:
                 envelope = read_envelope(data)
@@ -256,7 +255,7 @@ class SupervisedBackend:
                 self._receiver.skip(error.reason)
                 continue
             if isinstance(envelope, Probe):
-                self._hear(envelope)
+                self._probes.hear(envelope)
                 continue
             try:
                 await self._receiver.deliver(envelope)
@@ -269,33 +268,7 @@ class SupervisedBackend:
             await self._probe()
 
     async def _probe(self) -> None:
-        """Send a probe through each server; raise TimeoutError if one does not come back."""
-        token, self._echo = secrets.token_hex(4), asyncio.Event()
-        probes = {f"{token}.{number}": name for number, name in enumerate(self._probed)}
-        self._echoes = set(probes)
-        outgoings = [
-            self._outgoings.put(channel, write_envelope(Probe(name)))
-            for name, channel in probes.items()
-        ]
-        try:
-            for _ in range(BUSY):
-                received = self._received
-                with suppress(TimeoutError):
-                    async with Limit(PATIENCE):
-                        await self._echo.wait()
-                    return
-                if self._received == received:
-                    break
-        finally:
-            for outgoing in outgoings:
-                outgoing.taken.add_done_callback(_retrieve)
-                self._outgoings.withdraw(outgoing)
-        raise TimeoutError("what is published does not come back")
-
-    def _hear(self, probe: Probe) -> None:
-        self._echoes.discard(probe.id)
-        if not self._echoes:
-            self._echo.set()
+        await self._probes.send(self._probed, PATIENCE)
 
     def _regain(self) -> None:
         self._turn(None)
@@ -339,9 +312,3 @@ def _first_of(error: Exception) -> Exception:
     if isinstance(error, ExceptionGroup):
         return _first_of(cast("ExceptionGroup[Exception]", error).exceptions[0])
     return error
-
-
-def _retrieve(taken: asyncio.Future[None]) -> None:
-    """Take note of an error that nobody waits for: the loss of the server is told elsewhere."""
-    if not taken.cancelled():
-        taken.exception()

@@ -31,16 +31,17 @@ def backend_from_url(url: str, **options: Any) -> Backend:  # noqa: ANN401  (eac
 
     Args:
         url: As `RedisBackend` and the others take it; their drivers are extras.
-        **options: Arguments of that backend, as `prefix=`.
+        **options: Arguments of that backend, as `prefix=`; for `memory://` they mean nothing.
 
     Raises:
         ValueError: No backend has this scheme, or its backend cannot read the URL.
         ImportError: The driver is missing; the text says what to install.
     """
-    scheme = url.partition("://")[0].partition("+")[0].lower()
+    before, separator, _ = url.partition("://")
+    scheme = before.partition("+")[0].lower() if separator else ""
     if scheme == "memory":
-        return MemoryBackend(**options)
-    if "://" not in url or scheme not in _BACKENDS:
+        return MemoryBackend()
+    if scheme not in _BACKENDS:
         known = ", ".join(f"{name}://" for name in ("memory", *_BACKENDS))
         raise ValueError(f"no backend has URLs that begin with {scheme!r}; there are {known}")
     module, name = _BACKENDS[scheme]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from wshub._servers import warn_of_workers
 from wshub.backends.base import Health
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ class MemoryBackend:
     """
     Delivers straight on, in the call that publishes. Needs no start and no server.
 
-    It reaches the connections of this process only.
+    It reaches the connections of this process only. Where a server was told to start several
+    workers, a warning says so, once.
     """
 
     _deliver: Deliver
@@ -28,6 +30,7 @@ class MemoryBackend:
 
     def attach(self, receiver: Receiver) -> None:
         """Take what the manager offers."""
+        warn_of_workers()
         self._deliver = receiver.deliver
 
     async def start(self) -> None:

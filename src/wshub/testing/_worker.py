@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from wshub.backends.base import Receiver
@@ -10,6 +11,8 @@ from wshub.messages import Publication, encode
 from wshub.testing.deadline import DEADLINE, deadline, until
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from wshub.backends.base import Backend
     from wshub.events import Event, SkipReason
     from wshub.messages import Audience, Envelope
@@ -46,6 +49,15 @@ class Worker:
             if isinstance(envelope, Publication)
         ]
 
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[Worker, None]:
+        """Start the backend, and stop it at the end of the block."""
+        await self.backend.start()
+        try:
+            yield self
+        finally:
+            await self.backend.stop()
+
     def want(self, audience: Audience, name: str = "") -> None:
         """Subscribe, without waiting for it."""
         self._audiences.add((audience, name))
@@ -69,10 +81,13 @@ class Worker:
         async with deadline(DEADLINE, "the backend to take a message"):
             await self.backend.publish(Publication(audience, name, encode(message)))
 
-    async def reached_by(self, *texts: str | bytes) -> None:
+    async def reached_by(self, *texts: str | bytes, in_order: bool = True) -> None:
         """Wait until exactly these texts were delivered, and forget them."""
         await self.is_delivered(len(texts))
-        assert self.texts == list(texts)
+        if in_order:
+            assert self.texts == list(texts)
+        else:
+            assert sorted(self.texts, key=repr) == sorted(texts, key=repr)
         self.delivered.clear()
 
     async def is_delivered(self, number: int) -> None:

@@ -60,7 +60,7 @@ class Pair:
 
     def __init__(self, way: Way, broker: str, size: int) -> None:
         server_core, load_core = cores()
-        self._clients = {"dialect": way.dialect}
+        self._dialect = way.dialect
         self._path = way.path
         self._size = size
         self._stack = ExitStack()
@@ -93,9 +93,14 @@ class Pair:
         for member in range(members):
             for room in range(rooms):
                 for number, port in enumerate(self._ports):
-                    path = self._path.format(room=f"room{room}")
-                    arguments = {"port": port, "path": path, "timed": number == 1}
-                    self._load.ask("connect", count=1, **arguments, **self._clients)
+                    self._load.ask(
+                        "connect",
+                        port=port,
+                        count=1,
+                        path=self._path.format(room=f"room{room}"),
+                        dialect=self._dialect,
+                        timed=number == 1,
+                    )
             for worker in self._workers:
                 _await_count(worker, (member + 1) * rooms)
         self._speakers = rooms * members

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 __all__ = ("FULL", "QUICK", "Contestant", "Plan", "Row", "Setup", "charts", "measure", "tables")
 
 REDIS = "redis"
+SLOWEST = 1
+"""Messages a second that nothing is slower than."""
+
 LATENCY_TARGET, RATE_TARGET = 1.0, 2.0
 """The p99 and the rate of wshub on Redis, in units of the best of the others on Redis."""
 
@@ -213,7 +216,7 @@ def _measure_setup(plan: Plan, setup: Setup, brokers: Mapping[str, Broker]) -> l
 
 
 def _obstacle(one: Contestant, brokers: Mapping[str, Broker]) -> str | None:
-    return one.way.obstacle() if one.broker in brokers else f"there is no {one.broker} server"
+    return one.way.obstacle() if one.broker in brokers else f"no server for it: {one.broker}"
 
 
 def _measure_round(plan: Plan, setup: Setup, one: Contestant, broker: Broker) -> _Round:
@@ -247,7 +250,7 @@ def _find_rate(plan: Plan, pair: Pair, start: float) -> tuple[float, float]:
     load = 0.0
     rate = start
     steps = plan.steps
-    while steps:
+    while steps and rate >= SLOWEST:
         talked = pair.talk(rate, plan.trial, plan.lag)
         if talked.delivered == 1:
             low, load = rate, talked.load

@@ -55,6 +55,7 @@ LAYERS = [
         "backends._options",
         "backends._outgoing",
         "backends._probes",
+        "backends._redis_replies",
         "backends._subscriptions",
         "backends.base",
         "limits",

@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI, WebSocket
 
 from tests.managed import ManagedApp, echo
-from wshub import BackendUnavailable, ConnectionManager, Health, PayloadTooLarge
+from wshub import BackendUnavailable, Connection, ConnectionManager, Health, PayloadTooLarge
 from wshub.backends import MemoryBackend, RedisBackend, backend_from_url
 from wshub.messages import Publication
 from wshub.testing import connect, live_server, until
@@ -126,15 +126,38 @@ async def test_a_connection_begins_once_its_rooms_are_subscribed_to() -> None:
     async with (
         manager.lifespan(),
         live_server(managed.app) as server,
-        connect(f"{server.ws}/ws?room=tea&room=milk") as client,
+        connect(f"{server.ws}/ws?user=ann&room=tea&room=milk") as client,
     ):
         await until(lambda: backend.waiting)
-        assert {name for _, name in backend.subscriptions} == {"", "tea", "milk"}
+        assert {name for _, name in backend.subscriptions} == {"", "ann", "tea", "milk"}
         assert not managed.opened
         await manager.broadcast("hi", room="milk")
         assert await client.receive() == "hi"
         backend.may_subscribe.set()
         assert await client.ask("begun") == "begun"
+
+
+async def test_joining_ends_once_the_room_is_subscribed_to() -> None:
+    """Also for those who join while the first one waits for it."""
+
+    async def join_late(connection: Connection) -> None:
+        await connection.join("late")
+        await connection.send("joined")
+        await connection.receive()
+
+    backend = SlowBackend()
+    managed = ManagedApp(join_late, manager := ConnectionManager(backend=backend))
+    async with (
+        manager.lifespan(),
+        live_server(managed.app) as server,
+        connect(f"{server.ws}/ws") as one,
+        connect(f"{server.ws}/ws") as two,
+    ):
+        await until(lambda: backend.waiting == 2)
+        await manager.broadcast("hi", room="late")
+        backend.may_subscribe.set()
+        for client in (one, two):
+            assert [await client.receive() for _ in range(2)] == ["hi", "joined"]
 
 
 async def test_a_connection_that_is_cancelled_before_it_begins_is_closed() -> None:

@@ -35,6 +35,7 @@ class Server:
     Attributes:
         problem: What connecting runs into, if anything.
         hung: Names of the methods that never end.
+        slow: Seconds that each answer takes.
         silent: Whether nothing that is published arrives.
         late: Seconds that probes are under way.
         connects: When somebody tried to connect.
@@ -44,6 +45,7 @@ class Server:
     def __init__(self) -> None:
         self.problem: Exception | None = None
         self.hung: set[str] = set()
+        self.slow = 0.0
         self.silent = False
         self.late = 0.0
         self.connects: list[float] = []
@@ -104,8 +106,8 @@ class FakeBroker:
         self.channels.update(channels)
 
     async def unsubscribe(self, channels: Sequence[str]) -> None:
-        await self._answer("unsubscribe")
         self.channels.difference_update(channels)
+        await self._answer("unsubscribe")
 
     async def receive(self) -> bytes:
         arrived = await self.arrived.get()
@@ -114,7 +116,7 @@ class FakeBroker:
         return arrived
 
     async def _answer(self, method: str) -> None:
-        await asyncio.sleep(0)
+        await asyncio.sleep(self.server.slow)
         if method in self.server.hung:
             await asyncio.get_running_loop().create_future()
 
@@ -170,6 +172,18 @@ async def test_a_call_that_never_ends_is_an_outage(server: Server, method: str) 
         server.hung.clear()
         await until(lambda: kinds(worker) == ["BackendLost", "BackendRegained"])
         await worker.publish("hi", "room", "milk")
+        await worker.reached_by("hi")
+
+
+async def test_a_channel_that_is_wanted_again_while_it_is_given_up(server: Server) -> None:
+    """Is not in effect before it is subscribed to anew."""
+    async with Worker(FakeBackend(server)).running() as worker:
+        await worker.subscribe("room", "tea")
+        server.slow = 0.1
+        worker.unsubscribe("room", "tea")
+        await asyncio.sleep(0.05)
+        await worker.subscribe("room", "tea")
+        await worker.publish("hi", "room", "tea")
         await worker.reached_by("hi")
 
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast, get_args
 
 from wshub.exceptions import HubError, check_close_code
 from wshub.messages import Audience, Dismissal, DismissalAudience, Outgoing, Publication
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 __all__ = ("Probe", "Unreadable", "read_envelope", "write_envelope")
 
 VERSION = 1
+
+FEW = 8
+SHORT = 512
+"""Ids that are excluded, and bytes of a header, up to which a header is kept for the next time."""
 
 _AUDIENCES: tuple[Audience, ...] = get_args(Audience)
 _DISMISSAL_AUDIENCES: tuple[DismissalAudience, ...] = get_args(DismissalAudience)
@@ -65,26 +70,30 @@ class Unreadable(HubError):
         return f"{self.reason}: {self.problem}"
 
 
+class _Header(NamedTuple):
+    """What a publication has beside its payload."""
+
+    audience: Audience
+    name: str
+    binary: bool
+    exclude: frozenset[str]
+
+
 def write_envelope(envelope: Envelope | Probe) -> bytes:
     """Return `envelope` as it travels."""
-    header: dict[str, object] = {"v": VERSION}
-    payload: str | bytes = b""
     if isinstance(envelope, Publication):
-        header["audience"] = envelope.audience
-        if envelope.name:
-            header["name"] = envelope.name
-        if envelope.exclude:
-            header["exclude"] = list(envelope.exclude)
-        payload = envelope.message.data
-        if isinstance(payload, bytes):
-            header["binary"] = True
-    elif isinstance(envelope, Dismissal):
+        data, exclude = envelope.message.data, envelope.exclude
+        binary = isinstance(data, bytes)
+        write = _write_header if len(exclude) <= FEW else _write_header.__wrapped__
+        head = write(_Header(envelope.audience, envelope.name, binary, exclude))
+        return head + (data if isinstance(data, bytes) else data.encode())
+    header: dict[str, object] = {"v": VERSION}
+    if isinstance(envelope, Dismissal):
         header |= {"kind": "dismissal", "audience": envelope.audience, "name": envelope.name}
         header |= {"code": envelope.code, "reason": envelope.reason}
     else:
         header |= {"kind": "probe", "id": envelope.id}
-    body = payload.encode() if isinstance(payload, str) else payload
-    return b"%b\n%b" % (_to_json(header).encode(), body)
+    return _to_json(header).encode() + b"\n"
 
 
 def read_envelope(data: bytes) -> Envelope | Probe:
@@ -95,6 +104,31 @@ def read_envelope(data: bytes) -> Envelope | Probe:
         Unreadable: It is something else, or of a later version.
     """
     head, _, payload = data.partition(b"\n")
+    read = _read_header if len(head) <= SHORT else _read_header.__wrapped__
+    header = read(head)
+    if not isinstance(header, _Header):
+        return header
+    message = _read_payload(payload, binary=header.binary)
+    return Publication(header.audience, header.name, message, header.exclude)
+
+
+# Rooms and senders say more than one thing, so most headers were seen before.
+
+
+@lru_cache(maxsize=1024)
+def _write_header(header: _Header) -> bytes:
+    fields: dict[str, object] = {"v": VERSION, "audience": header.audience}
+    if header.name:
+        fields["name"] = header.name
+    if header.exclude:
+        fields["exclude"] = list(header.exclude)
+    if header.binary:
+        fields["binary"] = True
+    return _to_json(fields).encode() + b"\n"
+
+
+@lru_cache(maxsize=1024)
+def _read_header(head: bytes) -> _Header | Dismissal | Probe:
     try:
         header: object = json.loads(head)
     except (ValueError, RecursionError) as error:
@@ -107,10 +141,10 @@ def read_envelope(data: bytes) -> Envelope | Probe:
         raise Unreadable("unknown", f"version {version}; this worker reads {VERSION}")
     match fields.take("kind", str, "publication"):
         case "publication":
-            return Publication(
+            return _Header(
                 fields.choose("audience", _AUDIENCES),
                 fields.take("name", str, ""),
-                _read_payload(payload, binary=fields.take("binary", bool, default=False)),
+                fields.take("binary", bool, default=False),
                 frozenset(map(str, fields.take("exclude", list, []))),
             )
         case "dismissal":

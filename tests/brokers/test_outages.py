@@ -153,7 +153,7 @@ async def check_outage(
             assert isinstance(loss, BackendLost)
             assert isinstance(regain, BackendRegained)
             assert loss.backend == regain.backend == site.manager.health().backend
-            assert length <= regain.gap <= time.monotonic() - began + 2
+            assert ended - began <= regain.gap <= time.monotonic() - began + 2
         back = traffic.published[-1]
         for ear in ears:
             await ear.hears(back + 5)

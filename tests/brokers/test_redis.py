@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +15,8 @@ from tests.brokers.redis_server import DEBIAN_SERVER, OWN_SERVER, RedisServer
 from tests.ports import free_port
 from wshub import BackendRefused, BackendUnavailable
 from wshub.backends import RedisBackend, _supervisor
+from wshub.backends._broker import BrokerRefused
+from wshub.backends._redis_replies import Replies
 from wshub.backends._redis_servers import slot_of
 from wshub.backends._redis_url import find_servers
 from wshub.testing import until, wait_until
@@ -22,7 +24,7 @@ from wshub.testing._worker import Worker
 from wshub.testing.backends import BackendContract
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import AsyncGenerator, Generator
     from pathlib import Path
 
     from wshub.backends import Backend
@@ -213,6 +215,7 @@ async def test_a_single_server_is_no_cluster() -> None:
         await refuses(backend, "cluster support disabled")
 
 
+@pytest.mark.skipif(OWN_SERVER == DEBIAN_SERVER, reason="there is no wheel of Redis 6.2")
 async def test_an_old_server_does_not_shard() -> None:
     """Sharded pub/sub came with Redis 7: an older one is refused at once, not deaf."""
     with started(server := RedisServer(OWN_SERVER)):
@@ -339,6 +342,7 @@ async def test_users_and_passwords(prefix: str, caplog: pytest.LogCaptureFixture
             ("ann", "s3cret", ("&*", "+@all")),
             ("bob", "s3cret@:/?#%", (f"&{prefix}:*", "+@pubsub", "+@connection")),
             ("eve", "s3cret", ("&others:*", "+@pubsub", "+@connection")),
+            ("mum", "s3cret", ("&*", "+@pubsub", "-publish", "+@connection")),
         ):
             create = ("ACL", "SETUSER", user, "on", "resetchannels", f">{password}")
             server.admin.execute_command(*create, *rules)
@@ -353,6 +357,8 @@ async def test_users_and_passwords(prefix: str, caplog: pytest.LogCaptureFixture
             assert "s3cret" not in repr(backend)
         backend = RedisBackend(f"redis://eve:s3cret@{address}/0", prefix=prefix)
         await refuses(backend, "may not use pub/sub on these channels")
+        backend = RedisBackend(f"redis://mum:s3cret@{address}/0", prefix=prefix)
+        await refuses(backend, "it refuses to publish .*NOPERM")
         backend = RedisBackend(f"redis://{address}/0", prefix=prefix)
         await refuses(backend, "refuses the user or the password")
     assert "s3cret" not in caplog.text
@@ -381,7 +387,81 @@ async def test_a_connection_that_broke_is_not_mended_behind_our_back() -> None:
         (link,) = servers.links
         link.close()
         with pytest.raises(ConnectionError, match="is closed"):
-            await link.publish([(b"channel", b"payload")])
+            await link.subscribe([b"channel"])
+
+
+async def test_a_right_that_is_taken_away(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever publishes is told, and so is who asks for health; until it is given back."""
+    monkeypatch.setattr(_supervisor, "PROBE_INTERVAL", 60)
+    with started(server := RedisServer(OWN_SERVER)):
+        backend = RedisBackend(server.url, prefix=prefix)
+        async with Worker(backend).running() as worker:
+            server.admin.execute_command("ACL", "SETUSER", "default", "-publish")
+            with pytest.raises(BackendUnavailable, match="refuses to publish"):
+                await worker.publish("hi")
+            await until(lambda: not backend.health().ready)
+            assert "refuses to publish" in str(backend.health().problem)
+            server.admin.execute_command("ACL", "SETUSER", "default", "+publish")
+            await until(lambda: backend.health().ready)
+            await worker.publish("hi")
+            await worker.reached_by("hi")
+
+
+@asynccontextmanager
+async def replying(
+    *chunks: bytes,
+) -> AsyncGenerator[tuple[Replies, list[Exception]], None]:
+    """Connect to somebody who answers the first bytes with some of its own, one after the other."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"!")
+        for chunk in chunks:
+            writer.write(chunk)
+            await asyncio.sleep(0.01)
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        loop, lost = asyncio.get_running_loop(), list[Exception]()
+        transport, _ = await loop.create_connection(asyncio.Protocol, "127.0.0.1", port)
+        yield Replies(transport, lost.append), lost
+        transport.abort()
+        await until(lambda: lost)
+
+
+async def test_answers_in_pieces_settle_what_they_answer() -> None:
+    """A batch with the last of its answers, in order; what is not answered fails with the end."""
+    async with replying(b":1\r\n:", b"0\r\n:27\r", b"\n:1\r\n") as (replies, lost):
+        one, cancelled, three, four = (replies.send(b"", number) for number in (1, 1, 2, 1))
+        replies.send(b"!", 1)
+        cancelled.cancel()
+        await asyncio.wait_for(three, 5)
+        assert one.done()
+        with pytest.raises(ConnectionError, match="Redis has closed the connection"):
+            await four
+        with pytest.raises(ConnectionError, match="Redis has closed the connection"):
+            await replies.send(b"late", 1)
+        assert len(lost) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (b"-NOPERM no permissions\r\n", BrokerRefused),
+        (b"-LOADING the dataset\r\n", ConnectionError),
+        (b"+OK\r\n", ConnectionError),
+        (b":1\r\n:1\r\n", ConnectionError),
+    ],
+)
+async def test_answers_that_are_none_end_the_connection(
+    answer: bytes, error: type[Exception]
+) -> None:
+    """Nobody knows any more which command the next one answers."""
+    async with replying(answer) as (replies, lost):
+        taken = replies.send(b"!", 1)
+        await until(lambda: lost)
+        assert type(lost[0]) is error
+        assert taken.exception() in {None, lost[0]}
 
 
 async def test_a_publication_on_its_way_when_the_server_dies_is_uncertain(prefix: str) -> None:

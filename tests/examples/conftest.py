@@ -119,7 +119,9 @@ class Running:
 
 
 @asynccontextmanager
-async def _run(*arguments: str, backend: str = "memory://") -> AsyncIterator[Running]:
+async def _run(
+    *arguments: str, backend: str = "memory://", timeout: float = 2 * DEADLINE
+) -> AsyncIterator[Running]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "examples", *arguments),
         cwd=ROOT,
@@ -129,7 +131,7 @@ async def _run(*arguments: str, backend: str = "memory://") -> AsyncIterator[Run
     )
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(2 * DEADLINE):
+        async with asyncio.timeout(timeout):
             yield Running(process, (await process.stdout.readline()).decode().strip())
     finally:
         if process.returncode is None:

@@ -23,12 +23,15 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.one_loop
 
+LONG = 50.0
+"""Seconds for several processes to start, and for what they are started for."""
+
 
 @asynccontextmanager
 async def two_workers(run: Run, url: str) -> AsyncGenerator[list[Running], None]:
     """Run the example twice, on two ports."""
     async with AsyncExitStack() as stack:
-        running = [run("rooms", "--port", "0", backend=url) for _ in range(2)]
+        running = [run("rooms", "--port", "0", backend=url, timeout=LONG) for _ in range(2)]
         yield [await stack.enter_async_context(each) for each in running]
 
 
@@ -57,7 +60,7 @@ async def test_rooms_while_the_broker_is_away(
 ) -> None:
     """The writer learns that a message was not delivered; people come and go all the same."""
     async with (
-        run("rooms", "--port", "0", backend=own_broker.url) as here,
+        run("rooms", "--port", "0", backend=own_broker.url, timeout=LONG) as here,
         visit(here, "Ana", "lobby") as ana,
     ):
         await ana.sees("lobby", "Ana")
@@ -69,13 +72,15 @@ async def test_rooms_while_the_broker_is_away(
             await ana.sees("lobby", "Ana", "Ben")
             await ana.say("tell", ref="2", to=ben.id, text="psst")
             assert (await ben.hear("told"))["text"] == "psst"
+        here.process.send_signal(signal.SIGINT)
+        assert (await here.ended())[0] == 0
 
 
 @pytest.mark.browser
 async def test_rooms_pages_of_several_workers(tabs: Tabs, run: Run, broker: Broker) -> None:
     """Pages add up what the workers say, and forget a worker that has gone."""
-    async with run("rooms", "--port", "0", backend=broker.url) as here:
-        async with run("rooms", "--port", "0", backend=broker.url) as there:
+    async with run("rooms", "--port", "0", backend=broker.url, timeout=LONG) as here:
+        async with run("rooms", "--port", "0", backend=broker.url, timeout=LONG) as there:
             ana = await introduce(await tabs.open(f"{here.http}/"), "Ana")
             ben = await introduce(await tabs.open(f"{there.http}/"), "Ben")
             for page in (ana, ben):

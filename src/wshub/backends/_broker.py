@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from wshub.exceptions import HubError
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Sequence
 
-__all__ = ("Broker", "BrokerRefused")
+__all__ = ("Broker", "BrokerRefused", "PromptBroker")
 
 
 class BrokerRefused(HubError):
@@ -82,4 +83,23 @@ class Broker(Protocol):
 
     async def receive(self) -> bytes:
         """Wait for the next payload on any subscribed channel, for as long as it takes."""
+        ...
+
+
+@runtime_checkable
+class PromptBroker(Broker, Protocol):
+    """
+    A broker that can publish at once, without a turn of the event loop in between.
+
+    An ability of some drivers, and not asked of others: where it is missing everything goes
+    through `publish()`, in batches.
+    """
+
+    def send(self, channel: str, payload: bytes) -> asyncio.Future[None]:
+        """
+        Publish a payload after all that was published before; called between two `publish()`.
+
+        Returns what is done once the server has taken it, or fails with the connection, of which
+        `receive()` tells, too. May raise if the channel has no server: nothing was sent then.
+        """
         ...

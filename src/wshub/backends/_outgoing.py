@@ -28,19 +28,27 @@ class Outgoing:
 
     __slots__ = ("channel", "payload", "sent", "taken")
 
-    def __init__(self, channel: str, payload: bytes, taken: asyncio.Future[None]) -> None:
+    def __init__(
+        self, channel: str, payload: bytes, taken: asyncio.Future[None], *, sent: bool = False
+    ) -> None:
         self.channel = channel
         self.payload = payload
         self.taken = taken
-        self.sent = False
+        self.sent = sent
 
 
 class Outgoings:
-    """A queue that gives what waits in batches: the more there is, the larger they are."""
+    """
+    A queue that gives what waits in batches: the more there is, the larger they are.
 
-    __slots__ = ("_stirred", "_waiting")
+    Attributes:
+        is_served: Whether somebody waits for what is put in, and nothing is on its way before.
+    """
+
+    __slots__ = ("_stirred", "_waiting", "is_served")
 
     def __init__(self) -> None:
+        self.is_served = False
         self._waiting: dict[Outgoing, None] = {}
         self._stirred: asyncio.Event
 
@@ -53,6 +61,7 @@ class Outgoings:
         outgoing = Outgoing(channel, payload, asyncio.get_running_loop().create_future())
         self._waiting[outgoing] = None
         self._stirred.set()
+        self.is_served = False
         return outgoing
 
     def withdraw(self, outgoing: Outgoing) -> None:
@@ -63,7 +72,11 @@ class Outgoings:
         """Wait until there is something to send; return what goes out in one call."""
         while not self._waiting:
             self._stirred.clear()
-            await self._stirred.wait()
+            self.is_served = True
+            try:
+                await self._stirred.wait()
+            finally:
+                self.is_served = False
         batch: list[Outgoing] = []
         size = 0
         for outgoing in self._waiting:

@@ -30,6 +30,8 @@ class RedisBroker:
         """Find the servers, and connect to them."""
         with self._explaining():
             await self._servers.connect()
+        for link in self._servers.links:
+            link.begin()
 
     def spread(self, channel: str) -> Sequence[str]:
         """Return a channel for each server, beginning with the one that is given."""
@@ -53,13 +55,14 @@ class RedisBroker:
         for message in encoded:
             batches.setdefault(self._servers.link_of(message[0]), []).append(message)
         with self._explaining():
-            if len(batches) == 1:
-                ((link, batch),) = batches.items()
-                await link.publish(batch)
-                return
-            async with asyncio.TaskGroup() as tasks:
-                for link, batch in batches.items():
-                    tasks.create_task(link.publish(batch))
+            # Written to all servers before any answer is waited for.
+            for taken in [link.publish(batch) for link, batch in batches.items()]:
+                await taken
+
+    def send(self, channel: str, payload: bytes) -> asyncio.Future[None]:
+        """Publish a payload at once; return what is done once the server has taken it."""
+        name = channel.encode()
+        return self._servers.link_of(name).publish([(name, payload)])
 
     async def subscribe(self, channels: Sequence[str]) -> None:
         """Subscribe to channels, on the servers that they belong to."""
@@ -104,8 +107,10 @@ class RedisBroker:
 
     def _problem_of(self, error: Exception) -> str | None:
         """Say what is wrong with the configuration; None: nothing, it is an outage."""
+        causes: list[BaseException] = []
         cause: BaseException | None = error
-        while cause is not None:
+        while cause is not None and cause not in causes:
+            causes.append(cause)
             problem = self._refusals.get(type(cause))
             if problem is not None:
                 return f"{problem} ({cause})"

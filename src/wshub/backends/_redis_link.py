@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from wshub.backends._redis_replies import Replies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -13,6 +15,8 @@ __all__ = ("Commands", "Connection", "RedisLink", "ask", "drop")
 
 class Connection(Protocol):
     """What is used of redis-py's connections, from its version 5.1 on."""
+
+    _writer: Any
 
     @property
     def is_connected(self) -> bool:
@@ -67,7 +71,15 @@ class RedisLink:
     subscriptions. Whoever notices raises, and the supervisor begins anew.
     """
 
-    __slots__ = ("_acknowledged", "_commands", "_expected", "_listening", "_publishing")
+    __slots__ = (
+        "_acknowledged",
+        "_commands",
+        "_expected",
+        "_failure",
+        "_listening",
+        "_publishing",
+        "_replies",
+    )
 
     def __init__(self, make: Callable[[], Connection], commands: Commands) -> None:
         self._publishing = make()
@@ -75,6 +87,8 @@ class RedisLink:
         self._commands = commands
         self._expected: dict[tuple[bytes, bytes], None] = {}
         self._acknowledged: asyncio.Event
+        self._replies: Replies
+        self._failure: Exception | None = None
 
     async def connect(self) -> None:
         """Open both connections, and see that it is Redis which answers."""
@@ -82,6 +96,11 @@ class RedisLink:
         await self._publishing.connect()
         await self.ask(b"PING")
         await self._listening.connect()
+
+    def begin(self) -> None:
+        """Publish from now on, and `ask()` no more."""
+        transport: asyncio.Transport = self._publishing._writer.transport
+        self._replies = Replies(transport, self._lose)
 
     def close(self) -> None:
         """Drop both connections."""
@@ -92,13 +111,11 @@ class RedisLink:
         """Return the answer to a command."""
         return await ask(self._publishing, *command)
 
-    async def publish(self, messages: Sequence[tuple[bytes, bytes]]) -> None:
-        """Publish payloads to channels in one go; return once the server has taken all."""
+    def publish(self, messages: Sequence[tuple[bytes, bytes]]) -> asyncio.Future[None]:
+        """Publish payloads at once; return what is done once the server has taken all."""
         command = self._commands.publish
         packed = [_pack(command, channel, payload) for channel, payload in messages]
-        await _send(self._publishing, b"".join(packed))
-        for _ in packed:
-            await self._publishing.read_response(disable_decoding=True)
+        return self._replies.send(b"".join(packed), len(packed))
 
     async def subscribe(self, channels: Sequence[bytes]) -> None:
         """Subscribe to channels; `receive()`, which runs meanwhile, sees that it is in effect."""
@@ -111,7 +128,12 @@ class RedisLink:
     async def receive(self) -> bytes:
         """Return the next payload."""
         while True:
-            answer = await self._listening.read_response(disable_decoding=True)
+            try:
+                answer = await self._listening.read_response(disable_decoding=True)
+            except Exception as error:
+                if self._failure is not None:
+                    raise self._failure from error
+                raise
             match answer:
                 case [self._commands.message, bytes(), bytes(payload)]:
                     return payload
@@ -122,6 +144,11 @@ class RedisLink:
                 case _:
                     # Of a cluster that moves a slot: its subscriptions have to be made elsewhere.
                     raise ConnectionError(f"Redis has ended a subscription: {answer!r}")
+
+    def _lose(self, error: Exception) -> None:
+        """Let `receive()` fail, too: one connection without the other is of no use."""
+        self._failure = error
+        drop(self._listening)
 
     async def _change(self, command: bytes, channels: Sequence[bytes]) -> None:
         kind = command.lower()

@@ -7,12 +7,13 @@ import logging
 import random
 import secrets
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 from wshub._wire import Probe, Unreadable, read_envelope, write_envelope
-from wshub.backends._broker import BrokerRefused
+from wshub.backends._broker import BrokerRefused, PromptBroker
 from wshub.backends._deadline import Limit
-from wshub.backends._outgoing import Outgoings, settle
+from wshub.backends._outgoing import Outgoing, Outgoings, settle
 from wshub.backends._probes import Probes
 from wshub.backends._subscriptions import Subscriptions
 from wshub.backends.base import Health
@@ -63,6 +64,7 @@ class SupervisedBackend:
     def __init__(self, broker: Broker, options: Options) -> None:
         options.check()
         self._broker = broker
+        self._prompt = broker if isinstance(broker, PromptBroker) else None
         self._options = options
         self._name = type(self).__name__
         self._receiver: Receiver
@@ -139,12 +141,16 @@ class SupervisedBackend:
             raise PayloadTooLarge(len(payload), self._options.max_payload)
         if self._task is None:
             raise self._unavailable()
-        outgoing = self._outgoings.put(self._channel_of(envelope), payload)
+        outgoing = self._put(self._channel_of(envelope), payload)
         try:
             async with asyncio.timeout(self._options.publish_timeout):
                 await outgoing.taken
         except TimeoutError:
             raise self._unavailable(uncertain=outgoing.sent) from None
+        except BackendUnavailable:
+            raise
+        except Exception as error:
+            raise BackendUnavailable(self._name, _text_of(error), uncertain=True) from error
         finally:
             self._outgoings.withdraw(outgoing)
 
@@ -173,6 +179,14 @@ class SupervisedBackend:
         if isinstance(envelope, Publication) or envelope.audience == "user":
             return self._channel(envelope.audience, envelope.name)
         return self._channel("everyone", "")
+
+    def _put(self, channel: str, payload: bytes) -> Outgoing:
+        """Publish at once, if that is possible and nothing waits before it; or else queue it."""
+        if self._prompt is not None and self._outgoings.is_served:
+            with suppress(ConnectionError):  # there is no server for it: whoever sends is told
+                taken = self._prompt.send(channel, payload)
+                return Outgoing(channel, payload, taken, sent=True)
+        return self._outgoings.put(channel, payload)
 
     def _unavailable(self, *, uncertain: bool = False) -> BackendUnavailable:
         problem = self._problem or NO_ANSWER
@@ -280,7 +294,7 @@ class SupervisedBackend:
             self._receiver.report(BackendRegained(self._name, gap))
 
     def _lose(self, error: Exception) -> None:
-        problem = str(error) or (NO_ANSWER if isinstance(error, TimeoutError) else repr(error))
+        problem = _text_of(error)
         if isinstance(error, BrokerRefused) and not self._started.done():
             self._started.set_exception(BackendRefused(self._name, problem))
             return
@@ -305,6 +319,10 @@ class SupervisedBackend:
                 await self._broker.close()
         except Exception as error:
             logger.debug("%s could not close a connection", self._name, exc_info=error)
+
+
+def _text_of(error: Exception) -> str:
+    return str(error) or (NO_ANSWER if isinstance(error, TimeoutError) else repr(error))
 
 
 def _first_of(error: Exception) -> Exception:

@@ -29,21 +29,38 @@ class Replies(asyncio.Protocol):
     def __init__(self, transport: asyncio.Transport, lost: Callable[[Exception], None]) -> None:
         self._transport = transport
         self._lost = lost
+        self._loop = asyncio.get_running_loop()
         self._waiting: deque[tuple[asyncio.Future[None], int]] = deque()
+        self._unwritten: list[bytes] = []
         self._answered = 0
         self._rest = b""
         self._failure: Exception | None = None
         transport.set_protocol(self)
 
     def send(self, commands: bytes, number: int) -> asyncio.Future[None]:
-        """Write so many commands at once; return what is done once all of them are answered."""
-        taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """
+        Write so many commands; return what is done once all of them are answered.
+
+        At once if nothing is on its way, or else with what more there is in this turn of the
+        event loop: for either side a system call takes longer than all the rest.
+        """
+        taken: asyncio.Future[None] = self._loop.create_future()
         if self._failure is not None:
             taken.set_exception(self._failure)
-        else:
-            self._waiting.append((taken, number))
+            return taken
+        if not self._waiting:
             self._transport.write(commands)
+        else:
+            if not self._unwritten:
+                self._loop.call_soon(self._write)
+            self._unwritten.append(commands)
+        self._waiting.append((taken, number))
         return taken
+
+    def _write(self) -> None:
+        unwritten, self._unwritten = self._unwritten, []
+        if self._failure is None:
+            self._transport.write(b"".join(unwritten))
 
     def data_received(self, data: bytes) -> None:
         """Settle those who are answered."""

@@ -35,6 +35,7 @@ class Replies(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[tuple[asyncio.Future[None], int]] = deque()
         self._unwritten: list[bytes] = []
+        self._unwritten_bytes = 0
         self._answered = 0
         self._rest = b""
         self._failure: Exception | None = None
@@ -43,7 +44,7 @@ class Replies(asyncio.Protocol):
     @property
     def is_congested(self) -> bool:
         """Whether the server takes less than it is sent."""
-        return self._transport.get_write_buffer_size() >= CONGESTED
+        return self._transport.get_write_buffer_size() + self._unwritten_bytes >= CONGESTED
 
     def send(self, commands: bytes, number: int) -> asyncio.Future[None]:
         """
@@ -62,11 +63,13 @@ class Replies(asyncio.Protocol):
             if not self._unwritten:
                 self._loop.call_soon(self._write)
             self._unwritten.append(commands)
+            self._unwritten_bytes += len(commands)
         self._waiting.append((taken, number))
         return taken
 
     def _write(self) -> None:
         unwritten, self._unwritten = self._unwritten, []
+        self._unwritten_bytes = 0
         if self._failure is None:
             self._transport.write(b"".join(unwritten))
 

@@ -29,7 +29,7 @@ endif
 help: ## list these commands
 	@echo 'Commands (each makes .venv by itself the first time):'
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
-	@echo 'Settings: PORT=$(PORT) HOST=$(HOST) (demo, serve-docs), ARGS= (test: for pytest; bench: fanout stalled scale memory peers chat idle handshakes --quick), PYTHON= (the interpreter for .venv)'
+	@echo 'Settings: PORT=$(PORT) HOST=$(HOST) (demo, serve-docs), ARGS= (test: for pytest; bench: fanout stalled scale memory peers chat idle handshakes workers --quick), PYTHON= (the interpreter for .venv)'
 
 # A Ctrl-C ends the server, and is then no error of make's.
 demo: $(VENV)/.stamp-examples ## start the chat with rooms; PORT=8000 HOST=127.0.0.1

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import TypeAdapter
 
-from benchmarks import chat, fanout, handshakes, idle, memory, peers, scale, stalled
+from benchmarks import chat, fanout, handshakes, idle, memory, peers, scale, stalled, workers
 from benchmarks.machine import Machine, cores, describe_machine, pin
 from benchmarks.report import describe
 
@@ -57,6 +57,7 @@ MEASUREMENTS: dict[str, Measurement] = {
     "chat": chat,
     "idle": idle,
     "handshakes": handshakes,
+    "workers": workers,
 }
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

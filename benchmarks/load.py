@@ -56,12 +56,20 @@ HANDSHAKE_TIMEOUT = 10.0
 class Client:
     """One connection; `head` is what has come of the HTTP answer, or None when it was complete."""
 
-    __slots__ = ("dialect", "greeted", "head", "reader", "socket")
+    __slots__ = ("dialect", "greeted", "head", "notice", "port", "reader", "socket")
 
-    def __init__(self, connection: socket.socket, reader: FrameReader, dialect: Dialect) -> None:
+    def __init__(
+        self,
+        connection: socket.socket,
+        notice: Callable[[int], None],
+        dialect: Dialect,
+        port: int,
+    ) -> None:
         self.socket = connection
-        self.reader = reader
+        self.reader = FrameReader(notice)
+        self.notice = notice
         self.dialect = dialect
+        self.port = port
         self.greeted = 0
         self.head: bytes | None = b""
 
@@ -112,16 +120,22 @@ class Load:
         path: str,
         dialect: str = "plain",
         compressed: bool = False,
+        timed: bool = True,
         timeout: float = 120,
     ) -> int:
-        """Open `count` connections; return how many were accepted in time."""
+        """
+        Open `count` connections; return how many were accepted in time.
+
+        What comes to those that are not `timed` only counts.
+        """
+        notice = self._notice if timed else self._count
         self._compressed = compressed
         request = _request(path, OFFER if compressed else "")
         before = self._accepted
         deadline = time.monotonic() + timeout
         for opened in range(1, count + 1):
             address = len(self._clients) // PORTS_PER_ADDRESS
-            self._open(port, request, DIALECTS[dialect], address)
+            self._open(port, request, DIALECTS[dialect], address, notice)
             least = before + (opened if opened == count else opened - AT_ONCE)
             if not self._pump(partial(self._has_accepted, least), deadline):
                 break
@@ -153,17 +167,28 @@ class Load:
         return result
 
     def chat(
-        self, *, seconds: float, period: float, size: int, patience: float
+        self,
+        *,
+        seconds: float,
+        period: float,
+        size: int,
+        patience: float,
+        port: int | None = None,
+        audience: int | None = None,
     ) -> dict[str, float]:
         """
         Have every client speak once in each `period`, and count what reaches all of them.
+
+        With a `port` only those speak that are connected to it; `audience` is how many of all
+        clients what one says is for.
 
         Return the deliveries that were due, and those that came before `patience` seconds after
         the last period; for how many seconds it went on; and of this process its own faults: ms
         of lateness in sending and in reading, 99th percentiles, and its share of a processor.
         """
-        talk = Talk(list(self._clients.values()), seconds=seconds, period=period, size=size)
-        expected = talk.count * len(self._clients)
+        speakers = [one for one in self._clients.values() if port is None or one.port == port]
+        talk = Talk(speakers, seconds=seconds, period=period, size=size)
+        expected = talk.count * (len(self._clients) if audience is None else audience)
         batches = array("q")
         self._frames = 0
         start, used = time.monotonic_ns(), time.process_time_ns()
@@ -218,7 +243,14 @@ class Load:
     def _has_at_most(self, most: int) -> bool:
         return len(self._clients) <= most
 
-    def _open(self, port: int, request: bytes, dialect: Dialect, address: int) -> None:
+    def _open(
+        self,
+        port: int,
+        request: bytes,
+        dialect: Dialect,
+        address: int,
+        notice: Callable[[int], None],
+    ) -> None:
         connection = socket.socket()
         if address:
             connection.bind((f"127.0.0.{address + 1}", 0))
@@ -226,7 +258,7 @@ class Load:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as browsers do
         connection.settimeout(0)
         connection.send(request)
-        client = Client(connection, FrameReader(self._notice), dialect)
+        client = Client(connection, notice, dialect, port)
         self._clients[connection.fileno()] = client
         self._poll.register(connection.fileno(), select.EPOLLIN)
 
@@ -286,8 +318,11 @@ class Load:
         if answer is not None:
             client.socket.send(answer)
         if client.greeted == len(greetings):
-            client.reader.notice = self._notice
+            client.reader.notice = client.notice
             self._accepted += 1
+
+    def _count(self, _: int) -> None:
+        self._frames += 1
 
     def _notice(self, stamp: int) -> None:
         self._frames += 1

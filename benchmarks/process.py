@@ -18,7 +18,7 @@ from benchmarks.machine import cores
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ("Delivery", "Growth", "MeasurementFailed", "Process", "Rig")
+__all__ = ("Delivery", "Growth", "MeasurementFailed", "Process", "Rig", "run_module")
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -139,10 +139,12 @@ class Rig:
         if server == FLOOR:
             command = [str(self._stack.enter_context(compiled_floor()))]
         else:
-            command = [*_run("benchmarks.servers"), server, "--ws", ws, "--loop", loop]
+            command = [*run_module("benchmarks.servers"), server, "--ws", ws, "--loop", loop]
             command += ["--trace"] if trace else []
         # The server ends first: it would complain of clients that all vanish.
-        self.load = self._stack.enter_context(Process(*_run("benchmarks.load"), core=load_core))
+        self.load = self._stack.enter_context(
+            Process(*run_module("benchmarks.load"), core=load_core)
+        )
         self.server = self._stack.enter_context(Process(*command, core=server_core))
         self._port: int | None = None
         self.count = 0
@@ -228,6 +230,6 @@ class Growth:
         return self._bytes - before
 
 
-def _run(module: str) -> list[str]:
+def run_module(module: str) -> list[str]:
     """Return the command that runs a module of ours."""
     return [sys.executable, "-m", module]

@@ -16,7 +16,7 @@ from websockets.streams import StreamReader
 if sys.platform != "linux":  # pragma: no cover (they read what only Linux tells)
     pytest.skip("the benchmarks need Linux", allow_module_level=True)
 
-from benchmarks import chat, fanout, handshakes, idle, memory, peers, scale, stalled
+from benchmarks import chat, fanout, handshakes, idle, memory, peers, scale, stalled, workers
 from benchmarks.dialect import DIALECTS, mask
 from benchmarks.figures import Figure
 from benchmarks.frames import FrameReader
@@ -165,11 +165,27 @@ def test_who_is_pinned_still_knows_the_other_processor() -> None:
     assert answer.stdout == b"True\n"
 
 
+def test_workers_measures_every_contestant_that_is_installed() -> None:
+    """Two rooms with somebody on either worker; the broker is given each message once."""
+    nowhere = workers.Contestant(STOCK._replace(label="nowhere"), "a broker that nobody has")
+    contestants = (*workers.CONTESTANTS, nowhere)
+    plan = {"contestants": contestants, "setups": [workers.Setup(2, 1, 50)], "patience": 10}
+    brief = {"warmup": 0.2, "seconds": 0.4, "trial": 0.2, "lag": 0.2, "steps": 1, "rounds": 1}
+    rows = rows_of(workers, **plan, **brief)
+    assert [row.way for row in rows] == [one.way.label for one in contestants]
+    assert rows[-1].obstacle == "no server for it: a broker that nobody has"
+    ours = [one.way for one in contestants if one.is_target]
+    for row in found_by_label(rows, *ours).values():
+        assert row.delivered == row.published == 1
+        assert row.p99.median >= row.p50.median > 0
+        assert row.rate.median > 0
+
+
 def test_a_talk_keeps_to_its_schedule() -> None:
     """Whoever speaks late does so at once, one at a time, and says when it really was."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        speaker = Client(ours, FrameReader(lambda _: None), DIALECTS["plain"])
+        speaker = Client(ours, lambda _: None, DIALECTS["plain"], port=0)
         talk = Talk([speaker, speaker], seconds=0.02, period=0.01, size=30)
         assert talk.count == 4
         while time.monotonic_ns() < talk.end:

@@ -25,7 +25,8 @@ BACKLOG = 4096
 
 async def main(options: argparse.Namespace) -> None:
     """Serve until the benchmark kills this process."""
-    server = importlib.import_module(f"benchmarks.servers.{options.server}").Server()
+    make = importlib.import_module(f"benchmarks.servers.{options.server}").Server
+    server = make(options.broker) if options.broker else make()
     # Several may start at the same time, and need all processors for it.
     pin(options.core)
     if options.trace:
@@ -58,6 +59,7 @@ def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.servers")
     parser.add_argument("server", help="a module of benchmarks.servers")
+    parser.add_argument("--broker", help="URL of the server that connects it with other workers")
     parser.add_argument("--ws", default="websockets-sansio", help="as of uvicorn")
     parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="asyncio")
     parser.add_argument("--core", type=int, help="the only processor to run on")

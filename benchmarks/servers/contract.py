@@ -17,7 +17,8 @@ class Server(Protocol):
     Takes WebSocket connections and sends to all of them.
 
     A module of `benchmarks.servers` has a class of this shape, called `Server`. One that is no
-    ASGI application implements `serve` by itself.
+    ASGI application implements `serve` by itself. One that can be one of several workers may be
+    made with the URL of the broker between them.
     """
 
     @property

@@ -8,6 +8,7 @@ from fastapi import FastAPI, WebSocket
 
 from benchmarks.servers.asgi import serve
 from wshub import Connection, ConnectionManager
+from wshub.backends import backend_from_url
 
 if TYPE_CHECKING:
     import socket
@@ -22,16 +23,19 @@ class Server:
     """
     A manager behind a handler that only reads.
 
-    `/ws/NAME` joins the room of that name; on `/chat` what one says is for all in a room.
+    `/ws/NAME` joins the room of that name; on `/chat`, or `/chat/NAME`, what one says is for all
+    in a room.
     """
 
-    def __init__(self, *, outbox: OutboxOptions | None = None) -> None:
-        self._manager = ConnectionManager(outbox=outbox)
+    def __init__(self, broker: str | None = None, *, outbox: OutboxOptions | None = None) -> None:
+        backend = None if broker is None else backend_from_url(broker)
+        self._manager = ConnectionManager(backend=backend, outbox=outbox)
         self._connections: list[Connection] = []
-        self._app = FastAPI()
+        self._app = FastAPI(lifespan=self._manager.lifespan)
         self._app.add_api_websocket_route("/ws", self._handle)
         self._app.add_api_websocket_route("/ws/{room}", self._handle_in_room)
         self._app.add_api_websocket_route("/chat", self._chat)
+        self._app.add_api_websocket_route("/chat/{room}", self._chat)
 
     @property
     def connection_count(self) -> int:
@@ -74,7 +78,7 @@ class Server:
             async for _ in connection:
                 pass
 
-    async def _chat(self, websocket: WebSocket) -> None:
-        async with self._manager.connection(websocket, rooms=["chat"]) as connection:
+    async def _chat(self, websocket: WebSocket, room: str = "chat") -> None:
+        async with self._manager.connection(websocket, rooms=[room]) as connection:
             async for message in connection:
-                await self._manager.broadcast(message, room="chat")
+                await self._manager.broadcast(message, room=room)

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from litestar import Litestar, WebSocket, websocket
 from litestar.channels import ChannelsPlugin
 from litestar.channels.backends.memory import MemoryChannelsBackend
+from litestar.channels.backends.redis import RedisChannelsPubSubBackend
 from litestar.exceptions import WebSocketDisconnect
+from redis.asyncio import Redis
 
 from benchmarks.servers.asgi import serve
 
@@ -21,11 +23,22 @@ CHANNEL = "everyone"
 
 
 class Server:
-    """Each connection subscribes to one channel; on the path `/chat` it also publishes to it."""
+    """
+    Each connection subscribes to one channel.
 
-    def __init__(self) -> None:
+    On the path `/chat`, or with a name behind it, it also publishes to it.
+    """
+
+    def __init__(self, broker: str | None = None) -> None:
         self._count = 0
-        self._channels = ChannelsPlugin(MemoryChannelsBackend(), channels=[CHANNEL])
+        backend = (
+            MemoryChannelsBackend()
+            if broker is None
+            else RedisChannelsPubSubBackend(redis=Redis.from_url(broker))
+        )
+        self._channels = ChannelsPlugin(
+            backend, channels=[CHANNEL], arbitrary_channels_allowed=True
+        )
 
         async def listen(socket: WebSocket) -> None:
             await self._handle(socket, speaks=False)
@@ -33,7 +46,14 @@ class Server:
         async def chat(socket: WebSocket) -> None:
             await self._handle(socket, speaks=True)
 
-        handlers = [websocket("/ws")(listen), websocket("/chat")(chat)]
+        async def chat_in(socket: WebSocket, name: str) -> None:
+            await self._handle(socket, name, speaks=True)
+
+        handlers = [
+            websocket("/ws")(listen),
+            websocket("/chat")(chat),
+            websocket("/chat/{name:str}")(chat_in),
+        ]
         self._app = Litestar(
             handlers,
             plugins=[self._channels],
@@ -54,10 +74,10 @@ class Server:
         assert room is None
         self._channels.publish(message, CHANNEL)
 
-    async def _handle(self, socket: WebSocket, *, speaks: bool) -> None:
+    async def _handle(self, socket: WebSocket, channel: str = CHANNEL, *, speaks: bool) -> None:
         await socket.accept()
         async with (
-            self._channels.start_subscription(CHANNEL) as subscriber,
+            self._channels.start_subscription(channel) as subscriber,
             subscriber.run_in_background(socket.send_text),
         ):
             self._count += 1
@@ -65,7 +85,7 @@ class Server:
                 while True:
                     message = await socket.receive_text()
                     if speaks:
-                        self._channels.publish(message, CHANNEL)
+                        self._channels.publish(message, channel)
             except WebSocketDisconnect:
                 pass
             finally:

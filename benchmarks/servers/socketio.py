@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
 
-from socketio import ASGIApp, AsyncServer
+from socketio import ASGIApp, AsyncRedisManager, AsyncServer
 
 from benchmarks.servers.asgi import serve
 
@@ -20,11 +21,14 @@ NO_PINGS = 3600
 
 
 class Server:
-    """Each connection enters one room; what one says is for all in it."""
+    """Each connection enters the room that its query names; what one says is for all in it."""
 
-    def __init__(self) -> None:
-        self._members: set[str] = set()
-        self._server = AsyncServer(async_mode="asgi", ping_interval=NO_PINGS)
+    def __init__(self, broker: str | None = None) -> None:
+        self._rooms: dict[str, str] = {}
+        manager = None if broker is None else AsyncRedisManager(broker)
+        self._server = AsyncServer(
+            async_mode="asgi", client_manager=manager, ping_interval=NO_PINGS
+        )
         self._server.on("connect", self._connect)
         self._server.on("disconnect", self._disconnect)
         self._server.on("message", self._speak)
@@ -33,7 +37,7 @@ class Server:
     @property
     def connection_count(self) -> int:
         """Connections that a broadcast would reach."""
-        return len(self._members)
+        return len(self._rooms)
 
     def serve(self, listener: socket.socket, ws: str) -> AbstractAsyncContextManager[None]:
         """Accept connections during the block."""
@@ -45,14 +49,14 @@ class Server:
         await self._server.emit("message", message, room=ROOM)
 
     async def _connect(self, sid: str, environ: dict[str, Any]) -> None:
-        del environ
-        await self._server.enter_room(sid, ROOM)
-        self._members.add(sid)
+        query = parse_qs(environ["QUERY_STRING"])
+        (room,) = query.get("room", [ROOM])
+        await self._server.enter_room(sid, room)
+        self._rooms[sid] = room
 
     async def _disconnect(self, sid: str, reason: str) -> None:
         del reason
-        self._members.discard(sid)
+        del self._rooms[sid]
 
     async def _speak(self, sid: str, message: str) -> None:
-        del sid
-        await self._server.emit("message", message, room=ROOM)
+        await self._server.emit("message", message, room=self._rooms[sid])

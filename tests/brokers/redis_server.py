@@ -70,6 +70,13 @@ class RedisAdmin:
         with suppress(redis.ResponseError):  # before Redis 7
             self.admin.execute_command("SPUBLISH", channel, payload)
 
+    @property
+    def published(self) -> int:
+        """How many messages were published since the server started, by whatever command."""
+        found: dict[str, dict[str, int]] = self.admin.info("commandstats")
+        commands = ("cmdstat_publish", "cmdstat_spublish")
+        return sum(found[command]["calls"] for command in commands if command in found)
+
     @contextmanager
     def counting(self, prefix: str) -> Generator[list[str], None, None]:
         """Note, at the end of the block, the channel of each message published in it."""

@@ -17,7 +17,7 @@ from tests.ports import free_port
 from wshub import BackendRefused, BackendUnavailable
 from wshub.backends import RedisBackend, _supervisor
 from wshub.backends._broker import BrokerRefused
-from wshub.backends._redis_replies import Replies
+from wshub.backends._redis_replies import CONGESTED, Replies
 from wshub.backends._redis_servers import slot_of
 from wshub.backends._redis_url import find_servers
 from wshub.testing import until, wait_until
@@ -493,6 +493,62 @@ async def test_answers_that_are_none_end_the_connection(
         await until(lambda: lost)
         assert type(lost[0]) is error
         assert taken.exception() in {None, lost[0]}
+
+
+class Wire(asyncio.Transport):
+    """Notes what is written to it, one system call each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[bytes] = []
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        pass
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written.append(bytes(data))
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def abort(self) -> None:
+        self.written.append(b"the end")
+
+
+async def test_what_is_published_in_one_turn_leaves_together() -> None:
+    """But the first at once, if nothing is on its way: it need not wait for others."""
+    wire = Wire()
+    replies = Replies(wire, lambda _: None)
+    for command in (b"a", b"b", b"c"):
+        replies.send(command, 1)
+    assert wire.written == [b"a"]
+    await asyncio.sleep(0)
+    assert wire.written == [b"a", b"bc"]
+    replies.data_received(b":1\r\n" * 3)
+    replies.send(b"d", 1)
+    assert wire.written == [b"a", b"bc", b"d"]
+
+
+async def test_what_is_about_to_leave_counts_as_what_the_server_does_not_take() -> None:
+    """A burst in one turn is bounded, too."""
+    replies = Replies(Wire(), lambda _: None)
+    replies.send(b"a", 1)
+    assert not replies.is_congested
+    replies.send(b"b" * CONGESTED, 1)
+    assert replies.is_congested
+    await asyncio.sleep(0)
+    assert not replies.is_congested
+
+
+async def test_nothing_is_written_to_a_connection_that_has_failed() -> None:
+    """What was about to leave fails with it."""
+    wire = Wire()
+    replies = Replies(wire, lambda _: None)
+    sent = [replies.send(command, 1) for command in (b"a", b"b")]
+    replies.data_received(b"-LOADING\r\n")
+    await asyncio.sleep(0)
+    assert wire.written == [b"a", b"the end"]
+    assert all(isinstance(one.exception(), ConnectionError) for one in sent)
 
 
 async def test_a_publication_on_its_way_when_the_server_dies_is_uncertain(prefix: str) -> None:

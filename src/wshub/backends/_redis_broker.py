@@ -76,17 +76,22 @@ class RedisBroker:
 
     async def receive(self) -> bytes:
         """Return the next payload from any server."""
-        with self._explaining():
-            if len(self._servers.links) == 1:
-                return await self._servers.links[0].receive()
-            if not self._reading:
-                self._reading = {_read(link): link for link in self._servers.links}
-            done, _ = await asyncio.wait(self._reading, return_when=asyncio.FIRST_COMPLETED)
-            task = done.pop()
-            link = self._reading.pop(task)
-            payload = task.result()
-            self._reading[_read(link)] = link
-            return payload
+        try:
+            links = self._servers.links
+            return await (links[0].receive() if len(links) == 1 else self._receive_from_any())
+        except Exception as error:
+            self._explain(error)
+            raise
+
+    async def _receive_from_any(self) -> bytes:
+        if not self._reading:
+            self._reading = {_read(link): link for link in self._servers.links}
+        done, _ = await asyncio.wait(self._reading, return_when=asyncio.FIRST_COMPLETED)
+        task = done.pop()
+        link = self._reading.pop(task)
+        payload = task.result()
+        self._reading[_read(link)] = link
+        return payload
 
     def _by_link(self, channels: Sequence[str]) -> list[tuple[RedisLink, list[bytes]]]:
         groups: dict[RedisLink, list[bytes]] = {}
@@ -100,10 +105,14 @@ class RedisBroker:
         try:
             yield
         except Exception as error:
-            problem = self._problem_of(error)
-            if problem is not None:
-                raise BrokerRefused(problem) from error
+            self._explain(error)
             raise
+
+    def _explain(self, error: Exception) -> None:
+        """Raise `BrokerRefused` if the configuration is wrong; it is an outage otherwise."""
+        problem = self._problem_of(error)
+        if problem is not None:
+            raise BrokerRefused(problem) from error
 
     def _problem_of(self, error: Exception) -> str | None:
         """Say what is wrong with the configuration; None: nothing, it is an outage."""

@@ -32,7 +32,10 @@ class Replies(asyncio.Protocol):
     def __init__(self, transport: asyncio.Transport, lost: Callable[[Exception], None]) -> None:
         self._transport = transport
         self._lost = lost
+        self._loop = asyncio.get_running_loop()
         self._waiting: deque[tuple[asyncio.Future[None], int]] = deque()
+        self._unwritten: list[bytes] = []
+        self._unwritten_bytes = 0
         self._answered = 0
         self._rest = b""
         self._failure: Exception | None = None
@@ -41,17 +44,34 @@ class Replies(asyncio.Protocol):
     @property
     def is_congested(self) -> bool:
         """Whether the server takes less than it is sent."""
-        return self._transport.get_write_buffer_size() >= CONGESTED
+        return self._transport.get_write_buffer_size() + self._unwritten_bytes >= CONGESTED
 
     def send(self, commands: bytes, number: int) -> asyncio.Future[None]:
-        """Write so many commands at once; return what is done once all of them are answered."""
-        taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """
+        Write so many commands; return what is done once all of them are answered.
+
+        At once if nothing is on its way, or else with what more there is in this turn of the
+        event loop: for either side a system call takes longer than all the rest.
+        """
+        taken: asyncio.Future[None] = self._loop.create_future()
         if self._failure is not None:
             taken.set_exception(self._failure)
-        else:
-            self._waiting.append((taken, number))
+            return taken
+        if not self._waiting:
             self._transport.write(commands)
+        else:
+            if not self._unwritten:
+                self._loop.call_soon(self._write)
+            self._unwritten.append(commands)
+            self._unwritten_bytes += len(commands)
+        self._waiting.append((taken, number))
         return taken
+
+    def _write(self) -> None:
+        unwritten, self._unwritten = self._unwritten, []
+        self._unwritten_bytes = 0
+        if self._failure is None:
+            self._transport.write(b"".join(unwritten))
 
     def data_received(self, data: bytes) -> None:
         """Settle those who are answered."""

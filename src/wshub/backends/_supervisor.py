@@ -144,9 +144,11 @@ class SupervisedBackend:
         if self._task is None:
             raise self._unavailable()
         outgoing = self._put(self._channel_of(envelope), payload)
+        taken = outgoing.taken
+        # What asyncio.timeout() does, without its price: messages are many.
+        timer = taken.get_loop().call_later(self._options.publish_timeout, _expire, taken)
         try:
-            async with asyncio.timeout(self._options.publish_timeout):
-                await outgoing.taken
+            await taken
         except TimeoutError:
             raise self._unavailable(uncertain=outgoing.sent) from None
         except BackendUnavailable:
@@ -154,6 +156,7 @@ class SupervisedBackend:
         except Exception as error:
             raise BackendUnavailable(self._name, _text_of(error), uncertain=True) from error
         finally:
+            timer.cancel()
             self._outgoings.withdraw(outgoing)
 
     def subscribe(self, audience: Audience, name: str) -> None:
@@ -332,6 +335,11 @@ class SupervisedBackend:
                 await self._broker.close()
         except Exception as error:
             logger.debug("%s could not close a connection", self._name, exc_info=error)
+
+
+def _expire(taken: asyncio.Future[None]) -> None:
+    if not taken.done():
+        taken.set_exception(TimeoutError())
 
 
 def _text_of(error: Exception) -> str:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from wshub.backends import Backend
-    from wshub.messages import DismissalAudience
+    from wshub.messages import DismissalAudience, Envelope
 
 
 class Server:
@@ -317,6 +317,15 @@ async def test_attempts_come_less_and_less_often(server: Server) -> None:
     assert sum(pauses) < 2.5
 
 
+async def test_a_long_outage_is_no_different(server: Server) -> None:
+    """After thousands of attempts there is another one soon."""
+    async with Worker(backend := FakeBackend(server)).running():
+        backend._pauses = 10_000
+        server.drop(ConnectionError("gone"))
+        await until(lambda: not backend.health().ready)
+        await until(lambda: backend.health().ready, 5)
+
+
 async def test_a_connection_that_held_makes_the_next_attempt_quick(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -361,21 +370,45 @@ async def test_a_receiver_that_fails_does_not_end_the_stream(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is logged, and the next envelope is delivered."""
-    delivered: list[object] = []
 
-    async def deliver(envelope: object) -> None:
-        delivered.append(envelope)
-        raise ValueError("a bug")
+    class FailingWorker(Worker):
+        async def _deliver(self, envelope: Envelope) -> None:
+            await super()._deliver(envelope)
+            raise ValueError("a bug")
 
-    worker = Worker(backend := FakeBackend(server))
-    backend.attach(Receiver(deliver, worker.events.append, worker.skipped.append))
     with caplog.at_level(logging.ERROR):
-        async with worker.running():
+        async with FailingWorker(FakeBackend(server)).running() as worker:
             await worker.publish("one")
             await worker.publish("two")
-            await until(lambda: len(delivered) == 2)
-    assert worker.events == []
+            await worker.reached_by("one", "two")
+            assert worker.events == []
     assert [record.exc_text is not None for record in caplog.records] == [True, True]
+
+
+async def test_a_supervisor_that_fails_is_not_healthy(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody is led to believe that it goes on; another start helps."""
+    backend = FakeBackend(server)
+
+    async def deliver(envelope: object) -> None:
+        """Nobody publishes."""
+
+    def report(event: object) -> None:
+        raise ValueError("a bug")
+
+    backend.attach(Receiver(deliver, report, report))
+    await backend.start()
+    server.drop(ConnectionError("gone"))
+    await until(lambda: "has failed: ValueError('a bug')" in str(backend.health().problem))
+    assert not backend.health().ready
+    with pytest.raises(BackendUnavailable):
+        await backend.publish(Dismissal("user", "ann", 4000, ""))
+    assert "the supervisor of FakeBackend has failed" in caplog.text
+    await backend.stop()
+    await backend.start()
+    assert backend.health().ready
+    await backend.stop()
 
 
 async def test_it_is_started_once(server: Server) -> None:

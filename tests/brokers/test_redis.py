@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
+from redis._parsers import _AsyncRESP2Parser
 
 from tests.brokers.kinds import KINDS
 from tests.brokers.redis_server import DEBIAN_SERVER, OWN_SERVER, RedisServer
@@ -367,6 +368,22 @@ async def test_users_and_passwords(prefix: str, caplog: pytest.LogCaptureFixture
 # --- redis-py
 
 
+async def test_it_does_without_hiredis(prefix: str) -> None:
+    """redis-py's own parser is slower, and does the same."""
+    options = {"parser_class": _AsyncRESP2Parser}
+    with started(server := RedisServer(OWN_SERVER)):
+        backend = RedisBackend(server.url, prefix=prefix, options=options)
+        async with Worker(backend).running() as worker:
+            await worker.subscribe("room", "tea")
+            texts = [f"{number} {'x' * number}" for number in range(0, 3000, 100)]
+            await asyncio.gather(*(worker.publish(text, "room", "tea") for text in texts))
+            await worker.reached_by(*texts)
+            server.kill()
+            await until(lambda: not backend.health().ready)
+            server.start()
+            await until(lambda: backend.health().ready, 5)
+
+
 @pytest.mark.one_loop
 async def test_silence_is_no_outage(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A subscriber that hears nothing for longer than redis-py's own timeout stays connected."""
@@ -405,6 +422,20 @@ async def test_a_right_that_is_taken_away(prefix: str, monkeypatch: pytest.Monke
             await until(lambda: backend.health().ready)
             await worker.publish("hi")
             await worker.reached_by("hi")
+
+
+async def test_a_server_that_takes_nothing_is_not_sent_more_and_more(prefix: str) -> None:
+    """What waits here is bounded: what comes later is not sent at all, and so not uncertain."""
+    with started(server := RedisServer(OWN_SERVER)):
+        backend = RedisBackend(server.url, prefix=prefix, max_payload=2**24, publish_timeout=0.5)
+        async with Worker(backend).running() as worker:
+            server.pause()
+            errors = await asyncio.gather(
+                *(worker.publish("x" * 2**23) for _ in range(8)), return_exceptions=True
+            )
+            certain = [error for error in errors if not getattr(error, "uncertain", True)]
+            assert len(certain) > 4
+            server.resume()
 
 
 @asynccontextmanager

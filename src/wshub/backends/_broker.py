@@ -100,6 +100,7 @@ class PromptBroker(Broker, Protocol):
         Publish a payload after all that was published before; called between two `publish()`.
 
         Returns what is done once the server has taken it, or fails with the connection, of which
-        `receive()` tells, too. May raise if the channel has no server: nothing was sent then.
+        `receive()` tells, too. Raises ConnectionError if it cannot be sent at once, as too much
+        is on its way, or no server has the channel: nothing was sent then.
         """
         ...

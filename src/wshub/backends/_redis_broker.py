@@ -62,7 +62,7 @@ class RedisBroker:
     def send(self, channel: str, payload: bytes) -> asyncio.Future[None]:
         """Publish a payload at once; return what is done once the server has taken it."""
         name = channel.encode()
-        return self._servers.link_of(name).publish([(name, payload)])
+        return self._servers.link_of(name).send(name, payload)
 
     async def subscribe(self, channels: Sequence[str]) -> None:
         """Subscribe to channels, on the servers that they belong to."""

@@ -117,6 +117,12 @@ class RedisLink:
         packed = [_pack(command, channel, payload) for channel, payload in messages]
         return self._replies.send(b"".join(packed), len(packed))
 
+    def send(self, channel: bytes, payload: bytes) -> asyncio.Future[None]:
+        """Publish a payload at once. Raises ConnectionError if the server takes nothing now."""
+        if self._replies.is_congested:
+            raise ConnectionError("Redis takes less than it is sent")
+        return self.publish([(channel, payload)])
+
     async def subscribe(self, channels: Sequence[bytes]) -> None:
         """Subscribe to channels; `receive()`, which runs meanwhile, sees that it is in effect."""
         await self._change(self._commands.subscribe, channels)

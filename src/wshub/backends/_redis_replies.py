@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 __all__ = ("Replies",)
 
+CONGESTED = 1024 * 1024
+"""Bytes that the server has not taken yet, from which on nothing more is written at once."""
+
 _REFUSALS = (b"-ERR ", b"-NOAUTH ", b"-NOPERM ")
 """How answers begin that will be the same the next time."""
 
@@ -34,6 +37,11 @@ class Replies(asyncio.Protocol):
         self._rest = b""
         self._failure: Exception | None = None
         transport.set_protocol(self)
+
+    @property
+    def is_congested(self) -> bool:
+        """Whether the server takes less than it is sent."""
+        return self._transport.get_write_buffer_size() >= CONGESTED
 
     def send(self, commands: bytes, number: int) -> asyncio.Future[None]:
         """Write so many commands at once; return what is done once all of them are answered."""

@@ -65,8 +65,8 @@ def find_servers(url: str, *, sharded: bool | None, options: Mapping[str, object
     host, port = addresses[0]
     rest = f"{found['user'] or ''}{host}:{port}/{path}?{found['query'] or ''}"
     from_url = cast("Callable[..., ConnectionPool]", ConnectionPool.from_url)  # pyright: ignore[reportUnknownMemberType]
-    pool = from_url(f"{'rediss' if found['tls'] else 'redis'}://{rest}", **options)
-    settings = {**pool.connection_kwargs, **_OURS}
+    pool = from_url(f"{'rediss' if found['tls'] else 'redis'}://{rest}", **{**options, **_OURS})
+    settings = {**pool.connection_kwargs, **_OURS}  # those of a URL come last in a pool
     sentinel = {
         name.removeprefix("sentinel_"): settings.pop(name)
         for name in list(settings)

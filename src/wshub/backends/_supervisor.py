@@ -34,14 +34,13 @@ __all__ = ("SupervisedBackend",)
 logger = logging.getLogger("wshub")
 
 PATIENCE = 2.0
-"""Seconds that a server has for each answer; with `LONGEST_PAUSE` less than five."""
+"""Seconds that a server has for each answer; with the last of `PAUSES` less than five."""
 
 PROBE_INTERVAL = 1.5
 """Seconds between two probes."""
 
-FIRST_PAUSE = 0.05
-LONGEST_PAUSE = 1.5
-"""Seconds between two attempts to connect, at most: the first and the longest."""
+PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.5)
+"""Seconds between two attempts to connect, at most; the last one from then on."""
 
 STABLE = 5.0
 """Seconds after which a connection counts as good, and the next pause is the first again."""
@@ -107,6 +106,7 @@ class SupervisedBackend:
         self._outgoings.begin()
         started = self._started = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._run(), name=f"wshub {self._name}")
+        self._task.add_done_callback(self._settle)
         try:
             await started
         except BaseException:
@@ -185,7 +185,7 @@ class SupervisedBackend:
     def _put(self, channel: str, payload: bytes) -> Outgoing:
         """Publish at once, if that is possible and nothing waits before it; or else queue it."""
         if self._prompt is not None and self._outgoings.is_served:
-            with suppress(ConnectionError):  # there is no server for it: whoever sends is told
+            with suppress(ConnectionError):  # then it waits in the queue, or fails from there
                 taken = self._prompt.send(channel, payload)
                 return Outgoing(channel, payload, taken, sent=True)
         return self._outgoings.put(channel, payload)
@@ -212,9 +212,15 @@ class SupervisedBackend:
             finally:
                 self._subscriptions.reset()
                 await self._drop()
-            pause = min(FIRST_PAUSE * 2**self._pauses, LONGEST_PAUSE)
+            pause = PAUSES[min(self._pauses, len(PAUSES) - 1)]
             self._pauses += 1
             await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311  (spreads the load)
+
+    def _settle(self, task: asyncio.Task[None]) -> None:
+        """Whatever ends the supervisor but a stop is a bug, and must not look like health."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._turn(f"its supervisor has failed: {error!r}")
+            logger.error("the supervisor of %s has failed", self._name, exc_info=error)
 
     async def _serve(self) -> None:
         """Connect, and work until something fails. Never returns."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from abc import ABC, abstractmethod
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -50,7 +51,7 @@ ODD_NAMES = (
 """Names of rooms that mean something to some broker, or are nearly the same."""
 
 
-class BackendContract:
+class BackendContract(ABC):
     """
     Tests of what every backend must do. Subclass it, and say how to make one.
 
@@ -71,9 +72,9 @@ class BackendContract:
     one_order: bool = True
     max_payload: int | None = None
 
+    @abstractmethod
     def make(self, prefix: str) -> Backend:
         """Return a new backend that has not been started. `prefix` keeps tests apart."""
-        raise NotImplementedError  # pragma: no cover (each contract says it)
 
     @asynccontextmanager
     async def workers(self, number: int = 2) -> AsyncGenerator[Sequence[Worker], None]:

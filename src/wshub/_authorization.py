@@ -7,10 +7,10 @@ from inspect import isawaitable
 from typing import TYPE_CHECKING
 
 from wshub._names import check_room_name
+from wshub.auth.principal import Principal
 from wshub.exceptions import AccessDenied
 
 if TYPE_CHECKING:
-    from wshub.auth.principal import Principal
     from wshub.auth.room_rules import RoomRule
     from wshub.exceptions import RoomAction
 
@@ -32,22 +32,27 @@ class Authorization:
     def __init__(self, *, join: RoomRule | None, publish: RoomRule | None) -> None:
         self._rules: dict[RoomAction, RoomRule | None] = {"join": join, "publish": publish}
 
-    async def check(self, action: RoomAction, principal: Principal | None, room: str) -> None:
+    async def check(
+        self, action: RoomAction, principal: Principal | None, user: str | None, room: str
+    ) -> None:
         """
-        Raise unless `principal` may do `action` in `room`.
+        Raise unless `principal`, or `user` if there is none, may do `action` in `room`.
 
         Raises:
             AccessDenied: It may not.
             InvalidRoomName: Nobody may, with such a name.
         """
-        check_room_name(room)
         rule = self._rules[action]
-        if rule is None:
-            allowed: object = action == "join"
-        else:
+        if rule is None and action == "join":
+            return
+        check_room_name(room)
+        allowed: object = False
+        if rule is not None:
+            if principal is None and user is not None:
+                principal = Principal(user)
             answer = rule(principal, room)
             allowed = await answer if isawaitable(answer) else answer
         if allowed is not True:
-            who = "a stranger" if principal is None else f"user {principal.user!a}"
+            who = "a stranger" if user is None else f"user {user!a}"
             logger.info("%s may not %s room %a", who, action, room)
             raise AccessDenied(action, room)

@@ -18,7 +18,6 @@ from wshub._registry import Registry, session_of
 from wshub._relay import Relay
 from wshub._tasks import TaskOwner
 from wshub._tenure import Tenure
-from wshub.auth.principal import Principal
 from wshub.backends.base import Receiver
 from wshub.connection import Connection
 from wshub.events import ConnectionOpened, LimitReached, Statistics
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from wshub._outbox import OutboxOptions
     from wshub._tenure import Revalidation
     from wshub._watch import WatchOptions
+    from wshub.auth.principal import Principal
     from wshub.backends.base import Backend
     from wshub.events import Event, Hook, LimitAction, LimitName, SkipReason
     from wshub.exceptions import ClosedBy, RoomAction
@@ -140,9 +140,7 @@ class Hub:
         self, action: RoomAction, principal: Principal | None, user: str | None, room: str
     ) -> None:
         """Raise `AccessDenied` unless `principal`, or `user`, may do `action` in `room`."""
-        if principal is None and user is not None:
-            principal = Principal(user)
-        await self._authorization.check(action, principal, room)
+        await self._authorization.check(action, principal, user, room)
 
     def forget(self, connection: Connection) -> None:
         """Take `connection` out of the registry and all rooms. Idempotent."""

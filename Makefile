@@ -29,18 +29,20 @@ endif
 help: ## list these commands
 	@echo 'Commands (each makes .venv by itself the first time):'
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
-	@echo 'Settings: PORT=$(PORT) HOST=$(HOST) (demo, serve-docs), ARGS= (test: for pytest; bench: fanout stalled scale memory peers chat idle --quick), PYTHON= (the interpreter for .venv)'
+	@echo 'Settings: PORT=$(PORT) HOST=$(HOST) (demo, serve-docs), ARGS= (test: for pytest; bench: fanout stalled scale memory peers chat idle handshakes --quick), PYTHON= (the interpreter for .venv)'
 
 # A Ctrl-C ends the server, and is then no error of make's.
 demo: $(VENV)/.stamp-examples ## start the chat with rooms; PORT=8000 HOST=127.0.0.1
 	@trap : INT; $(PY) -m examples rooms --host '$(HOST)' --port '$(PORT)'; \
 	status=$$?; if [ $$status -eq 130 ]; then exit 0; fi; exit $$status
 
-# Coverage must be complete, unless some tests do not run: ARGS may pick a few, and the page tests
-# are skipped where there is no browser.
+# Coverage must be complete, unless some tests do not run: ARGS may pick a few, the page tests are
+# skipped where there is no browser, and some with Redis where the system has none.
 BROWSER = $(firstword $(foreach name,chromium chromium-browser google-chrome,\
 	$(shell command -v $(name) 2>/dev/null)))
-PARTIAL = $(if $(strip $(ARGS)),ARGS is set,$(if $(WSHUB_REQUIRE_BROWSER)$(BROWSER),,the page tests need Chromium))
+REDIS = $(shell command -v redis-server 2>/dev/null)
+PARTIAL = $(if $(strip $(ARGS)),ARGS is set,$(if $(WSHUB_REQUIRE_BROWSER)$(BROWSER),$(if \
+	$(WSHUB_REQUIRE_REDIS)$(REDIS),,some tests need redis-server 7),the page tests need Chromium))
 
 test: $(VENV)/.stamp-test ## run all tests, with coverage; ARGS= goes to pytest
 	@echo '==> running the tests'

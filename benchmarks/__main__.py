@@ -1,4 +1,4 @@
-"""Measure, and write what was found: `python -m benchmarks fanout stalled scale memory`."""
+"""Measure, and write what was found: `python -m benchmarks fanout scale handshakes`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import TypeAdapter
 
-from benchmarks import chat, fanout, idle, memory, peers, scale, stalled
+from benchmarks import chat, fanout, handshakes, idle, memory, peers, scale, stalled
 from benchmarks.machine import Machine, cores, describe_machine, pin
 from benchmarks.report import describe
 
@@ -56,6 +56,7 @@ MEASUREMENTS: dict[str, Measurement] = {
     "peers": peers,
     "chat": chat,
     "idle": idle,
+    "handshakes": handshakes,
 }
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

@@ -185,6 +185,11 @@ class Rig:
                 raise MeasurementFailed(f"the server has {found} connections instead of {count}")
             time.sleep(0.02)
 
+    @property
+    def port(self) -> int:
+        """Where the server listens, once it has started."""
+        return self._await_port()
+
     def _await_port(self) -> int:
         if self._port is None:
             self._port = self.server.answer()["port"]

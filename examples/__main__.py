@@ -13,6 +13,7 @@ from collections.abc import Sequence
 EXAMPLES = {
     "rooms": "rooms, names, who is here, private messages (the demo)",
     "chat": "the tutorial's chat with several clients",
+    "auth": "log in with a cookie, connect with a ticket, refresh, log out everywhere",
     "items": "the tutorial's cookie or token",
     "echo": "the tutorial's echo: text, bytes and JSON",
 }
@@ -62,7 +63,10 @@ def serve(example: str, host: str, port: str, ws: str) -> None:
     if ws == "auto" and not any(map(importlib.util.find_spec, ("websockets", "wsproto"))):
         raise StartError(f"uvicorn has no WebSocket library: {INSTALL}")
 
-    app = importlib.import_module(f".{example}.app", __package__).app
+    try:
+        app = importlib.import_module(f".{example}.app", __package__).app
+    except ImportError as error:
+        raise StartError(f"{error.name} is not installed: {INSTALL}") from None
     # Tabs that stay open must not hold up Ctrl-C: uvicorn would wait for them without end.
     config = uvicorn.Config(app, ws=ws, log_level="warning", timeout_graceful_shutdown=2)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -10,12 +11,13 @@ from typing import TYPE_CHECKING
 import pytest
 import uvloop
 
+from tests.secrecy import Eavesdropper
 from wshub.testing import server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
-pytest_plugins = ["wshub.testing.fixtures"]
+pytest_plugins = ["wshub.testing.fixtures", "tests.brokers.fixtures"]
 
 IMPLEMENTATIONS: tuple[str, ...] = ("websockets-sansio", "wsproto", "websockets")
 if "WSHUB_TEST_WS" in os.environ:
@@ -30,8 +32,20 @@ def _new_eager_loop() -> asyncio.AbstractEventLoop:  # pragma: no cover (Python 
     return loop
 
 
+VARIANTS = ("redis-sharded", "nats-plain")
+"""Kinds of brokers whose servers, and most of what talks to them, are those of another kind."""
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out tests of what only uvicorn's own implementations do, if another is tested."""
+    """
+    Leave out tests of what only uvicorn's own implementations do, if another is tested.
+
+    Outages, which take seconds each, are for one kind of each server unless slow tests run.
+    """
+    for item in items:
+        if item.path.name == "test_outages.py" and any(name in item.name for name in VARIANTS):
+            item.add_marker(pytest.mark.slow)
     if "WSHUB_TEST_WS" in os.environ:
         left_out = [item for item in items if item.get_closest_marker("stock_server")]
         config.hook.pytest_deselected(items=left_out)
@@ -48,8 +62,8 @@ LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Run every asynchronous test on every event loop, tests in a browser on one."""
-    if item.get_closest_marker("browser"):
+    """Run every asynchronous test on every event loop, or on one if that is all it needs."""
+    if item.get_closest_marker("browser") or item.get_closest_marker("one_loop"):
         return {"asyncio": asyncio.new_event_loop}
     return LOOPS
 
@@ -64,3 +78,32 @@ def ws(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(autouse=True)
 def tidy(nothing_left_behind: None) -> None:
     """Every test leaves nothing behind."""
+
+
+@pytest.fixture(autouse=True)
+def nothing_secret_is_logged() -> Iterator[Eavesdropper]:
+    """No test's secret shows in a log, at whatever level an app may choose for ours."""
+    eavesdropper = Eavesdropper()
+    loggers = {
+        logging.getLogger("wshub"): logging.DEBUG,
+        logging.getLogger("uvicorn"): logging.INFO,
+    }
+    levels = {logger: logger.level for logger in loggers}
+    for logger, level in loggers.items():
+        logger.setLevel(level)
+    logging.getLogger().addHandler(eavesdropper)
+    yield eavesdropper
+    logging.getLogger().removeHandler(eavesdropper)
+    for logger, level in levels.items():
+        logger.setLevel(level)
+    assert eavesdropper.heard == []
+
+
+@pytest.fixture(autouse=True)
+def own_filters() -> Iterator[None]:
+    """What a test, or a page that it runs, does to uvicorn's loggers is taken back."""
+    loggers = [logging.getLogger(name) for name in ("uvicorn.access", "uvicorn.error")]
+    before = [logger.filters[:] for logger in loggers]
+    yield
+    for logger, filters in zip(loggers, before, strict=True):
+        logger.filters[:] = filters

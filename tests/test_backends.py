@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from fastapi import FastAPI, WebSocket
 
 from tests.managed import ManagedApp, echo
-from wshub import BackendUnavailable, ConnectionManager, PayloadTooLarge
+from wshub import BackendUnavailable, Connection, ConnectionManager, Health, PayloadTooLarge
+from wshub.backends import MemoryBackend, RedisBackend, backend_from_url
 from wshub.messages import Publication
 from wshub.testing import connect, live_server, until
 
 if TYPE_CHECKING:
-    from wshub.backends import Backend, Deliver
-    from wshub.messages import Envelope
+    from wshub.backends import Receiver
+    from wshub.messages import Audience, Envelope
 
 
 class QueueBackend:
@@ -27,9 +29,10 @@ class QueueBackend:
     def __init__(self) -> None:
         self._queue: asyncio.Queue[Envelope] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
+        self.subscriptions: list[tuple[str, str]] = []
 
-    def attach(self, deliver: Deliver) -> None:
-        self._deliver = deliver
+    def attach(self, receiver: Receiver) -> None:
+        self._deliver = receiver.deliver
 
     async def start(self) -> None:
         self._task = asyncio.create_task(self._run())
@@ -45,6 +48,18 @@ class QueueBackend:
             raise PayloadTooLarge(envelope.message.size, 10)
         self._queue.put_nowait(envelope)
 
+    def subscribe(self, audience: Audience, name: str) -> None:
+        self.subscriptions.append((audience, name))
+
+    def unsubscribe(self, audience: Audience, name: str) -> None:
+        self.subscriptions.remove((audience, name))
+
+    async def subscribed(self, audience: Audience, name: str) -> None:
+        assert (audience, name) in self.subscriptions
+
+    def health(self) -> Health:
+        return Health(self._task is not None, "QueueBackend", None, 0, 0)
+
     async def _run(self) -> None:
         while True:
             await self._deliver(await self._queue.get())
@@ -52,7 +67,7 @@ class QueueBackend:
 
 async def test_everything_goes_through_the_backend_and_comes_back_from_it(ws: str) -> None:
     """A backend that delivers later works with the same manager: one path, one order."""
-    backend: Backend = QueueBackend()
+    backend = QueueBackend()
     manager = ConnectionManager(backend=backend)
     managed = ManagedApp(echo, manager)
     async with (
@@ -68,8 +83,11 @@ async def test_everything_goes_through_the_backend_and_comes_back_from_it(ws: st
         for number in range(3):
             for audience in ("all", "room", "user"):
                 assert await client.receive() == f"{audience} {number}"
+        assert backend.subscriptions == [("everyone", ""), ("user", "ann"), ("room", "tea")]
+        assert manager.health().ready
         await manager.disconnect_user("ann", code=4000)
         assert (await client.closed())[0] == 4000
+        await until(lambda: backend.subscriptions == [("everyone", "")])
 
 
 async def test_a_backend_that_refuses_tells_the_sender_only(ws: str) -> None:
@@ -85,3 +103,94 @@ async def test_a_backend_that_refuses_tells_the_sender_only(ws: str) -> None:
                 await manager.broadcast("x" * 11)
             assert manager.statistics().published == 0
             assert await client.ask("personal") == "personal"
+
+
+class SlowBackend(QueueBackend):
+    """Subscribes to rooms only when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting = 0
+        self.may_subscribe = asyncio.Event()
+
+    async def subscribed(self, audience: Audience, name: str) -> None:
+        if audience == "room":
+            self.waiting += 1
+            await self.may_subscribe.wait()
+
+
+async def test_a_connection_begins_once_its_rooms_are_subscribed_to() -> None:
+    """All of them at once; in the meantime it is a member, and what is sent here reaches it."""
+    backend = SlowBackend()
+    managed = ManagedApp(echo, manager := ConnectionManager(backend=backend))
+    async with (
+        manager.lifespan(),
+        live_server(managed.app) as server,
+        connect(f"{server.ws}/ws?user=ann&room=tea&room=milk") as client,
+    ):
+        await until(lambda: backend.waiting)
+        assert {name for _, name in backend.subscriptions} == {"", "ann", "tea", "milk"}
+        assert not managed.opened
+        await manager.broadcast("hi", room="milk")
+        assert await client.receive() == "hi"
+        backend.may_subscribe.set()
+        assert await client.ask("begun") == "begun"
+
+
+async def test_joining_ends_once_the_room_is_subscribed_to() -> None:
+    """Also for those who join while the first one waits for it."""
+
+    async def join_late(connection: Connection) -> None:
+        await connection.join("late")
+        await connection.send("joined")
+        await connection.receive()
+
+    backend = SlowBackend()
+    managed = ManagedApp(join_late, manager := ConnectionManager(backend=backend))
+    async with (
+        manager.lifespan(),
+        live_server(managed.app) as server,
+        connect(f"{server.ws}/ws") as one,
+        connect(f"{server.ws}/ws") as two,
+    ):
+        await until(lambda: backend.waiting == 2)
+        await manager.broadcast("hi", room="late")
+        backend.may_subscribe.set()
+        for client in (one, two):
+            assert [await client.receive() for _ in range(2)] == ["hi", "joined"]
+
+
+async def test_a_connection_that_is_cancelled_before_it_begins_is_closed() -> None:
+    """Its handler never had it: nobody else would close it."""
+    backend = SlowBackend()
+    manager = ConnectionManager(backend=backend)
+    app, handlers = FastAPI(), list[asyncio.Task[Any]]()
+
+    @app.websocket("/ws")
+    async def handle(websocket: WebSocket) -> None:
+        handlers.append(asyncio.create_task(manager.connect(websocket, rooms=["tea"])))
+        await asyncio.wait(handlers)
+
+    async with live_server(app) as server, connect(f"{server.ws}/ws") as client:
+        await until(lambda: backend.waiting)
+        handlers[0].cancel()
+        assert (await client.closed())[0] == 1001
+        assert manager.statistics().connections == 0
+        assert backend.subscriptions == [("everyone", "")]
+
+
+def test_a_url_names_a_backend() -> None:
+    """With the options that this backend takes."""
+    assert isinstance(backend_from_url("memory://"), MemoryBackend)
+    for scheme in ("redis", "rediss", "valkey", "VALKEYS", "redis+cluster"):
+        assert isinstance(backend_from_url(f"{scheme}://localhost", prefix="a"), RedisBackend)
+    with pytest.raises(ValueError, match="prefix must be"):
+        backend_from_url("redis://localhost", prefix="a:b")
+
+
+@pytest.mark.parametrize("url", ["", "redis", "user:s3cret@host", "mysql://user:s3cret@localhost"])
+def test_a_url_that_names_none(url: str) -> None:
+    """The error has the schemes that there are, and not the URL."""
+    with pytest.raises(ValueError, match=r"there are memory://, nats://, postgres://") as error:
+        backend_from_url(url)
+    assert "s3cret" not in str(error.value)

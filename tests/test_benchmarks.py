@@ -16,7 +16,7 @@ from websockets.streams import StreamReader
 if sys.platform != "linux":  # pragma: no cover (they read what only Linux tells)
     pytest.skip("the benchmarks need Linux", allow_module_level=True)
 
-from benchmarks import chat, fanout, idle, memory, peers, scale, stalled
+from benchmarks import chat, fanout, handshakes, idle, memory, peers, scale, stalled
 from benchmarks.dialect import DIALECTS, mask
 from benchmarks.figures import Figure
 from benchmarks.frames import FrameReader
@@ -203,6 +203,13 @@ def test_json_is_as_hard_to_compress_as_that_of_an_application() -> None:
     assert {len(message) for message in messages} == {512}
     assert len(set(messages)) == len(messages)
     assert 250 < sum(len(zlib.compress(message)) for message in messages) / len(messages) < 400
+
+
+def test_a_flood_of_handshakes_is_refused() -> None:
+    """With the limit and without it, while messages reach those who are connected."""
+    rows = rows_of(handshakes, clients=2, flood=100, seconds=0.5, rounds=1)
+    assert [row.refused > 0 for row in rows] == [False, True] * 3
+    assert [row.ratio is None for row in rows] == [True, False] * 3
 
 
 @pytest.mark.parametrize("step", [1, 7, 33, 1_000_000])

@@ -15,7 +15,7 @@ import importlib
 import re
 import textwrap
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import httpx
@@ -44,10 +44,13 @@ PUBLIC_MODULES = [
     "wshub.backends",
     "wshub.events",
     "wshub.exceptions",
+    "wshub.handshakes",
     "wshub.limits",
     "wshub.messages",
     "wshub.rejections",
     "wshub.testing",
+    "wshub.testing.backends",
+    "wshub.uvicorn_http",
 ]
 # Python under any other name than `python` would escape its execution.
 LANGUAGES = {"console", "javascript", "nginx", "python", "text", "yaml"}
@@ -379,99 +382,6 @@ async def test_how_each_style_ends_is_as_the_table_says(ws: str) -> None:
                     await client.send(how)
                     expected = cell.replace("its code", "4321").split()[-1]
                     assert str((await client.closed())[0]) == expected, (how, path)
-
-
-async def test_one_dependency_for_http_and_websocket(ws: str) -> None:
-    """On the page about authentication a session opens both kinds of routes, nothing else does."""
-    page = run("docs/how-to/auth.md")
-    good = {"Cookie": "session=c2Vzc2lvbg"}
-    async with (
-        live_server(page.app, ws=ws, lifespan="on") as server,
-        httpx.AsyncClient(base_url=server.http) as http,
-    ):
-        assert (await http.get("/me", headers=good)).json() == "ana"
-        for bad, status in (({}, 403), ({"Cookie": "session=wrong"}, 401)):
-            assert (await http.get("/me", headers=bad)).status_code == 401
-            assert (await refusal(f"{server.ws}/ws", additional_headers=bad)).status == status
-        async with (
-            connect(f"{server.ws}/ws", additional_headers=good) as tab,
-            connect(f"{server.ws}/ws?token=c2Vzc2lvbg") as other_tab,
-        ):
-            await until(lambda: page.manager.statistics().connections == 2)
-            assert await tab.ask("hello") == "hello"
-            assert await other_tab.receive() == "hello"
-            await http.post("/logout", headers=good)
-            assert await tab.closed() == (3000, "logged out")
-            assert await other_tab.closed() == (3000, "logged out")
-
-
-async def test_the_origin_is_checked() -> None:
-    """Only pages of the listed origins are let in, an exact match, also with a good session."""
-    page = run("docs/how-to/auth.md")
-    good = {"Cookie": "session=c2Vzc2lvbg"}
-    async with live_server(page.app) as server:
-        url = f"{server.ws}/from-our-pages"
-        for origin in (None, "https://evil.example", "https://chat.example.com.evil.example"):
-            assert (await refusal(url, additional_headers=good, origin=origin)).status == 403
-        ours = "https://chat.example.com"
-        async with connect(url, additional_headers=good, origin=ours) as client:
-            assert await client.ask("hello") == "hello"
-
-
-async def test_authentication_by_the_first_message(
-    ws: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A good token connects; a bad one, another kind of frame or none at all is refused."""
-    page = run("docs/how-to/auth.md")
-    async with live_server(page.app, ws=ws) as server:
-        url = f"{server.ws}/first-message"
-        async with connect(url) as client:
-            await client.send("c2Vzc2lvbg")
-            assert await client.ask("hello") == "hello"
-        for bad in ("wrong", b"c2Vzc2lvbg"):
-            async with connect(url) as client:
-                await client.send(bad)
-                assert await client.closed() == (3000, "log in first")
-        async with connect(url):
-            pass  # leaves without a word
-        impatient = SimpleNamespace(timeout=lambda _: asyncio.timeout(0.01))
-        monkeypatch.setattr(page, "asyncio", impatient)
-        async with connect(url) as client:
-            assert await client.closed() == (3008, "no token came")
-    assert "ERROR" not in caplog.text
-
-
-async def test_a_token_in_a_header() -> None:
-    """Clients that can set headers send a bearer token."""
-    page = run("docs/how-to/auth.md")
-
-    async def bearer(websocket: WebSocket) -> None:
-        token = await page.get_bearer_token(websocket)
-        await websocket.accept()
-        await websocket.send_text(token)
-        await websocket.close()
-
-    page.app.add_api_websocket_route("/bearer", bearer)
-    async with live_server(page.app) as server:
-        url = f"{server.ws}/bearer"
-        async with connect(url, additional_headers={"Authorization": "bearer abc"}) as client:
-            assert await client.receive() == "abc"
-        for value in ("", "Basic abc", "Bearer "):
-            assert (await refusal(url, additional_headers={"Authorization": value})).status == 401
-
-
-async def test_uvicorn_logs_tokens_in_urls(ws: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Without an access log, too, but not at level warning: as the page says."""
-    page = run("docs/how-to/auth.md")
-    async with live_server(page.app, ws=ws, access_log=False) as server:
-        for level in ("INFO", "WARNING"):
-            caplog.clear()
-            with caplog.at_level(level):
-                async with connect(f"{server.ws}/ws?token=c2Vzc2lvbg"):
-                    pass
-                assert (await refusal(f"{server.ws}/ws?token=wrong")).status == 401
-            logged = re.findall(r"token=\w+", caplog.text)
-            assert logged == (["token=c2Vzc2lvbg", "token=wrong"] if level == "INFO" else [])
 
 
 async def test_who_may_enter_a_room() -> None:

@@ -11,6 +11,8 @@ from starlette.exceptions import WebSocketException
 
 from tests.managed import ManagedApp, echo
 from wshub import (
+    BackendLost,
+    BackendRegained,
     ConnectionEnded,
     ConnectionManager,
     ConnectionOpened,
@@ -64,8 +66,10 @@ class Recorder:
                         evicted[reason] += 1
                 case MessagesDropped(reason=cause, count=count):
                     dropped[cause] += count
-                case _:
-                    limited[event.limit] += 1
+                case LimitReached(limit=limit):
+                    limited[limit] += 1
+                case BackendLost() | BackendRegained():  # pragma: no cover (none in memory)
+                    raise AssertionError(event)
         assert dropped == statistics.dropped
         assert evicted == statistics.evicted
         assert limited == statistics.limited

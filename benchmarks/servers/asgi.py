@@ -18,10 +18,18 @@ __all__ = ("serve",)
 
 
 @asynccontextmanager
-async def serve(app: ASGIApp, listener: socket.socket, ws: str) -> AsyncIterator[None]:
+async def serve(
+    app: ASGIApp, listener: socket.socket, ws: str, http: type[asyncio.Protocol] | str = "auto"
+) -> AsyncIterator[None]:
     """Serve `app` in the running event loop during the block."""
     config = uvicorn.Config(
-        app, loop="none", ws=ws, ws_ping_interval=None, log_config=None, log_level="error"
+        app,
+        loop="none",
+        http=http,
+        ws=ws,
+        ws_ping_interval=None,
+        log_config=None,
+        log_level="error",
     )
     server = uvicorn.Server(config)
     running = asyncio.create_task(server.serve(sockets=[listener]))

@@ -2,11 +2,13 @@
 A chat: several rooms, names, who is here, private messages; what ``make demo`` starts.
 
 Run it with ``python -m examples rooms``, open the address that it prints in two tabs, and be
-someone else in the second one. There is no log-in: the page makes up a key and keeps it, and
+someone else in the second one. With several workers: ``WSHUB_BACKEND=redis://localhost uvicorn
+examples.rooms.app:app --workers 4``. There is no log-in: the page makes up a key and keeps it, and
 others see an id derived from that key, so nobody can pose as somebody else.
 """
 
 import hashlib
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Annotated
 
@@ -15,16 +17,27 @@ from fastapi.exceptions import WebSocketRequestValidationError
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 
-from wshub import Connection
+from wshub import BackendUnavailable, Connection
 from wshub.rejections import RejectionHandler
 
 from . import messages
-from .presence import MOST_ROOMS, announce, manager, one_more_tab, people, people_in, rooms
+from .presence import (
+    MOST_ROOMS,
+    SEVERAL_WORKERS,
+    WORKER,
+    announce,
+    lifespan,
+    manager,
+    one_more_tab,
+    people,
+    people_in,
+    rooms,
+)
 
 HERE = Path(__file__).parent
 CSP = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-app = FastAPI(title="wshub example: rooms", lifespan=manager.lifespan)
+app = FastAPI(title="wshub example: rooms", lifespan=lifespan)
 app.mount("/static", StaticFiles(directory=HERE / "static"))
 app.add_exception_handler(WebSocketRequestValidationError, RejectionHandler(answer="close"))
 
@@ -46,7 +59,7 @@ async def chat(
     try:
         with one_more_tab(user, name) as person:
             async with manager.connection(websocket, user=user, rooms=joined) as connection:
-                await connection.send(messages.Welcome(you=user))
+                await connection.send(messages.Welcome(you=user, worker=WORKER))
                 await announce(joined)
                 async for message in connection.iter_model(messages.FromPage):
                     await answer(connection, person, joined, message.root)
@@ -60,11 +73,12 @@ async def answer(
     match message:
         case messages.Say(ref=ref, room=room, text=text) if room in joined:
             said = messages.Said(ref=ref, room=room, sender=person, text=text)
-            await manager.broadcast(said, room=room)
-        case messages.Tell(ref=ref, to=to, text=text) if to in people:
-            told = messages.Told(ref=ref, sender=person, to=people[to], text=text)
+            await deliver(connection, ref, manager.broadcast(said, room=room))
+        case messages.Tell(ref=ref, to=to, text=text) if to in people or SEVERAL_WORKERS:
+            other = people.get(to) or messages.Person(id=to, name="", tabs=0)  # elsewhere
+            told = messages.Told(ref=ref, sender=person, to=other, text=text)
             for user in {person.id, to}:
-                await manager.send_to_user(user, told)
+                await deliver(connection, ref, manager.send_to_user(user, told))
         case messages.Say(ref=ref) | messages.Tell(ref=ref):
             await connection.send(messages.Undelivered(ref=ref))
         case messages.Enter(room=room):
@@ -78,3 +92,10 @@ async def answer(
         case _:
             person.name = message.name
             await announce([room for room in rooms if person in people_in(room)])
+
+
+async def deliver(connection: Connection, ref: str, sending: Awaitable[None]) -> None:
+    try:
+        await sending
+    except BackendUnavailable:  # the page says so, and can send it again
+        await connection.send(messages.Undelivered(ref=ref))

@@ -69,20 +69,23 @@ class Welcome(BaseModel):
 
     type: Literal["welcome"] = "welcome"
     you: str
+    worker: str
 
 
 class People(BaseModel):
-    """Who is in a room: the whole list, so that no message lost or late can make it wrong."""
+    """Who is in a room by a worker: the whole list, so that no message lost can make it wrong."""
 
     type: Literal["people"] = "people"
+    worker: str
     room: str
     people: list[Person]
 
 
 class Rooms(BaseModel):
-    """The rooms there are, and how many people are in each."""
+    """The rooms that a worker has, and how many people are in each."""
 
     type: Literal["rooms"] = "rooms"
+    worker: str
     rooms: dict[str, int]
 
 

@@ -1,9 +1,13 @@
 """Connection manager for FastAPI and Starlette WebSockets."""
 
 from wshub._outbox import OutboxOptions
+from wshub._tenure import Revalidation
 from wshub._watch import Heartbeat
+from wshub.backends.base import Health
 from wshub.connection import Connection
 from wshub.events import (
+    BackendLost,
+    BackendRegained,
     ConnectionEnded,
     ConnectionOpened,
     Event,
@@ -13,7 +17,9 @@ from wshub.events import (
     Statistics,
 )
 from wshub.exceptions import (
+    AccessDenied,
     AlreadyConnected,
+    BackendRefused,
     BackendUnavailable,
     CloseCode,
     ConcurrentReceive,
@@ -35,7 +41,11 @@ from wshub.manager import ConnectionManager
 from wshub.rooms import Room
 
 __all__ = (
+    "AccessDenied",
     "AlreadyConnected",
+    "BackendLost",
+    "BackendRefused",
+    "BackendRegained",
     "BackendUnavailable",
     "CloseCode",
     "ConcurrentReceive",
@@ -45,6 +55,7 @@ __all__ = (
     "ConnectionManager",
     "ConnectionOpened",
     "Event",
+    "Health",
     "Heartbeat",
     "Hook",
     "HubError",
@@ -61,6 +72,7 @@ __all__ = (
     "OutboxOptions",
     "PayloadTooLarge",
     "Rejection",
+    "Revalidation",
     "Room",
     "Statistics",
     "UnsupportedServer",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, get_args
 
-from wshub.events import LimitName
+from wshub.events import LimitName, SkipReason
 
 if TYPE_CHECKING:
     from wshub.events import DropReason, EvictionReason
@@ -24,6 +24,7 @@ class Counters:
         "queued",
         "received",
         "sent",
+        "skipped",
         "unread",
     )
 
@@ -41,3 +42,4 @@ class Counters:
             "write_failed": 0,
         }
         self.limited: dict[LimitName, int] = dict.fromkeys(get_args(LimitName), 0)
+        self.skipped: dict[SkipReason, int] = dict.fromkeys(get_args(SkipReason), 0)

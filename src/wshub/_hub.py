@@ -11,11 +11,15 @@ from starlette.requests import HTTPConnection
 
 from wshub._admission import Admission
 from wshub._counters import Counters
+from wshub._dismissals import Dismissals
 from wshub._flush import Flush
 from wshub._names import check_room_name
-from wshub._registry import Registry
+from wshub._registry import Registry, session_of
 from wshub._relay import Relay
 from wshub._tasks import TaskOwner
+from wshub._tenure import Tenure
+from wshub.auth.principal import Principal
+from wshub.backends.base import Receiver
 from wshub.connection import Connection
 from wshub.events import ConnectionOpened, LimitReached, Statistics
 from wshub.exceptions import HubError, LimitExceeded
@@ -27,12 +31,14 @@ if TYPE_CHECKING:
     from starlette.websockets import WebSocket
 
     from wshub._admission import Seat
+    from wshub._authorization import Authorization
     from wshub._clock import Clock
     from wshub._outbox import OutboxOptions
+    from wshub._tenure import Revalidation
     from wshub._watch import WatchOptions
     from wshub.backends.base import Backend
-    from wshub.events import Event, Hook, LimitAction, LimitName
-    from wshub.exceptions import ClosedBy
+    from wshub.events import Event, Hook, LimitAction, LimitName, SkipReason
+    from wshub.exceptions import ClosedBy, RoomAction
     from wshub.limits import Limits
     from wshub.messages import Audience
 
@@ -45,8 +51,8 @@ logger = logging.getLogger("wshub")
 SHUTDOWN_GRACE = 1.0
 """Seconds that a handler has at most once its server or its manager shuts down."""
 
-REFUSALS_INTERVAL = 60.0
-"""Seconds between two lines about refusals of one kind: whoever wants in can ask without end."""
+QUIET_INTERVAL = 60.0
+"""Seconds between two lines of one kind: whoever causes them can do so without end."""
 
 
 class Hub:
@@ -62,6 +68,8 @@ class Hub:
         read_ahead: int,
         handler_grace: float | None,
         hooks: Sequence[Hook],
+        authorization: Authorization,
+        revalidation: Revalidation | None,
         clock: Clock,
     ) -> None:
         self.backend = backend
@@ -69,11 +77,14 @@ class Hub:
         self.watch_options = watch_options
         self.read_ahead = read_ahead
         self.clock = clock
-        self.counters = Counters()
-        self.flush = Flush(outbox_options, self.counters, clock, self._abandon)
-        self.tasks = TaskOwner()
-        self.registry = Registry()
-        self.admission = Admission(limits)
+        self.revalidation = revalidation
+        self._authorization = authorization
+        self._dismissals = Dismissals()
+        self.counters: Counters = Counters()
+        self.flush: Flush = Flush(outbox_options, self.counters, clock, self._abandon)
+        self.tasks: TaskOwner = TaskOwner()
+        self.registry: Registry = Registry(backend)
+        self.admission: Admission = Admission(limits)
         self.stopping = False
         self._max_rooms = limits.rooms_per_connection
         self._handler_grace = handler_grace
@@ -81,8 +92,10 @@ class Hub:
             if iscoroutinefunction(hook):
                 raise TypeError(f"{hook!r} is asynchronous, and hooks are called, not awaited")
         self._hooks = hooks
-        self._quiet_until: dict[LimitName, float] = {}
-        self.backend.attach(Relay(self.registry, self.counters, self.flush).deliver)
+        self._quiet_until: dict[LimitName | SkipReason, float] = {}
+        relay = Relay(self.registry, self.counters, self.flush, self._dismissals)
+        self.backend.attach(Receiver(relay.deliver, self.report, self._skip))
+        self.backend.subscribe("everyone", "")
 
     def register(self, connection: Connection) -> None:
         """Make `connection` part of every audience that it belongs to."""
@@ -92,6 +105,44 @@ class Hub:
         self.registry.add(connection)
         if self._hooks:
             self.report(ConnectionOpened(connection))
+
+    def begin_tenure(self, connection: Connection, authenticated_at: float) -> None:
+        """Watch over how long those behind a new `connection` may keep it."""
+        principal, link = connection.principal, connection._link
+        session = session_of(principal)
+        dismissed = (
+            connection.user is not None
+            and self._dismissals.find("user", connection.user, authenticated_at)
+        ) or (session is not None and self._dismissals.find("session", session, authenticated_at))
+        if dismissed:
+            link.start_closing(dismissed.code, dismissed.reason)
+        elif principal is not None:
+            self._renew(connection, principal)
+
+    def refresh(self, connection: Connection, principal: Principal) -> None:
+        """Go on with a newer `principal` of the same user behind `connection`."""
+        if principal.user != connection.user:
+            raise ValueError("a connection is refreshed for the user that it belongs to")
+        self.registry.change_session(connection, principal)
+        connection.principal = principal
+        self._renew(connection, principal)
+
+    def _renew(self, connection: Connection, principal: Principal) -> None:
+        link = connection._link
+        if link.tenure is None and link.closure is None:
+            if principal.expires_at is None and self.revalidation is None:
+                return
+            link.tenure = Tenure(connection, link, self)
+        if link.tenure is not None:
+            link.tenure.renew(principal.expires_at)
+
+    async def authorize(
+        self, action: RoomAction, principal: Principal | None, user: str | None, room: str
+    ) -> None:
+        """Raise `AccessDenied` unless `principal`, or `user`, may do `action` in `room`."""
+        if principal is None and user is not None:
+            principal = Principal(user)
+        await self._authorization.check(action, principal, room)
 
     def forget(self, connection: Connection) -> None:
         """Take `connection` out of the registry and all rooms. Idempotent."""
@@ -104,8 +155,22 @@ class Hub:
             self.forget(connection)
             connection.outbox.abandon()
 
+    async def enter(self, connection: Connection, rooms: Iterable[str]) -> None:
+        """Put a new `connection` into its `rooms`; return when it will be reached in them."""
+        names = list(rooms)
+        for room in names:
+            self._join(connection, room)
+        if connection.user is not None:
+            await self.backend.subscribed("user", connection.user)
+        for room in names:
+            await self.backend.subscribed("room", room)
+
     async def join(self, connection: Connection, room: str) -> None:
-        """Put `connection` into `room`."""
+        """Put `connection` into `room`; return when it will be reached there."""
+        self._join(connection, room)
+        await self.backend.subscribed("room", room)
+
+    def _join(self, connection: Connection, room: str) -> None:
         rooms = self.registry.rooms_of(connection)
         if check_room_name(room) not in rooms:
             try:
@@ -181,11 +246,17 @@ class Hub:
         if self._hooks:
             self.report(LimitReached(limit, action, connection, user, address))
 
-    def _is_quiet(self, limit: LimitName) -> bool:
+    def _skip(self, reason: SkipReason) -> None:
+        """Count and log what came from the backend and cannot be read."""
+        self.counters.skipped[reason] += 1
+        if not self._is_quiet(reason):
+            logger.warning("skipped what came from %s: %s", type(self.backend).__name__, reason)
+
+    def _is_quiet(self, kind: LimitName | SkipReason) -> bool:
         now = self.clock.time()
-        if now < self._quiet_until.get(limit, now):
+        if now < self._quiet_until.get(kind, now):
             return True
-        self._quiet_until[limit] = now + REFUSALS_INTERVAL
+        self._quiet_until[kind] = now + QUIET_INTERVAL
         return False
 
     def _check_rooms(self, count: int) -> None:
@@ -224,6 +295,7 @@ class Hub:
             dropped=dict(counters.dropped),
             evicted=dict(counters.evicted),
             limited=dict(counters.limited),
+            skipped=dict(counters.skipped),
         )
 
 

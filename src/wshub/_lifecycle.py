@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -13,6 +14,8 @@ from starlette.websockets import WebSocketDisconnect, WebSocketState
 from wshub._drain import say_goodbye
 from wshub._hub import find_connection
 from wshub._names import check_room_name, check_user_id
+from wshub.auth.refusal import AUTHENTICATED_AT
+from wshub.auth.sources import select_subprotocol
 from wshub.connection import Connection
 from wshub.exceptions import (
     AlreadyConnected,
@@ -20,6 +23,7 @@ from wshub.exceptions import (
     ConnectionClosed,
     Rejection,
     check_close_code,
+    unauthorized,
 )
 
 if TYPE_CHECKING:
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     from starlette.websockets import WebSocket
 
     from wshub._hub import Hub
+    from wshub.auth.principal import Principal
 
 __all__ = ("manage_connection", "open_connection")
 
@@ -44,6 +49,7 @@ async def open_connection(
     websocket: WebSocket,
     *,
     user: str | None,
+    principal: Principal | None,
     rooms: Iterable[str],
     subprotocol: str | None,
     headers: Iterable[tuple[bytes, bytes]] | None,
@@ -53,8 +59,10 @@ async def open_connection(
     if isinstance(rooms, str):
         raise TypeError("rooms is a collection of names; pass rooms=[name]")
     names = [check_room_name(room) for room in rooms]
-    if user is not None:
-        check_user_id(user)
+    authenticated_at: float = websocket.scope.get(AUTHENTICATED_AT, time.monotonic())
+    user = _check_user(user, principal)
+    for name in names:
+        await hub.authorize("join", principal, user, name)
     if hub.stopping:
         reason = "shutting down"
         raise Rejection(CloseCode.SERVICE_RESTART, reason, retry_after=REFUSAL_RETRY_AFTER)
@@ -64,13 +72,17 @@ async def open_connection(
     except BaseException:
         hub.admission.release(seat)
         raise
-    connection = Connection(websocket, hub, user=user, state=state, seat=seat)
+    connection = Connection(websocket, hub, user=user, principal=principal, state=state, seat=seat)
     hub.register(connection)
     if not accepted:
         connection._link.see_disconnect({"code": CloseCode.ABNORMAL_CLOSURE})
     connection._link.start()
-    for name in names:
-        await hub.join(connection, name)
+    hub.begin_tenure(connection, authenticated_at)
+    try:
+        await hub.enter(connection, names)
+    except BaseException:  # cancelled, as there is no block yet that would close it
+        await connection._link.finish(CloseCode.GOING_AWAY, "")
+        raise
     if hub.stopping:
         say_goodbye(connection)  # everyone else was told while this one was being accepted
     return connection
@@ -82,6 +94,7 @@ async def manage_connection(
     websocket: WebSocket,
     *,
     user: str | None,
+    principal: Principal | None,
     rooms: Iterable[str],
     subprotocol: str | None,
     headers: Iterable[tuple[bytes, bytes]] | None,
@@ -92,6 +105,7 @@ async def manage_connection(
         hub,
         websocket,
         user=user,
+        principal=principal,
         rooms=rooms,
         subprotocol=subprotocol,
         headers=headers,
@@ -115,6 +129,17 @@ async def manage_connection(
         await connection._link.finish(code, reason)
 
 
+def _check_user(user: str | None, principal: Principal | None) -> str | None:
+    """Return the id of the user, who may come in as far as is known."""
+    if principal is None:
+        return None if user is None else check_user_id(user)
+    if user is not None:
+        raise TypeError("the user is that of the principal; leave user= out")
+    if principal.has_expired:
+        raise unauthorized("token expired")
+    return principal.user
+
+
 async def _accept(
     websocket: WebSocket,
     subprotocol: str | None,
@@ -134,6 +159,8 @@ async def _accept(
                 "leave `await websocket.accept()` to the manager"
             )
         return True
+    if subprotocol is None:
+        subprotocol = select_subprotocol(websocket)
     try:
         await websocket.accept(subprotocol=subprotocol, headers=headers)
     except (OSError, RuntimeError) as error:  # what servers raise for a peer that has gone

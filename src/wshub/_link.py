@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from wshub._reader import Reader
     from wshub._sink import Sink
     from wshub._tasks import TaskOwner
+    from wshub._tenure import Tenure
     from wshub._watch import WatchOptions
     from wshub.connection import Connection
     from wshub.events import DropReason, Event, EvictionReason, LimitAction, LimitName
@@ -106,6 +107,7 @@ class Link:
         "_spawned",
         "closure",
         "outbox",
+        "tenure",
     )
 
     def __init__(self, connection: Connection, hub: LinkHub) -> None:
@@ -130,6 +132,7 @@ class Link:
             self.outbox = outbox = FramedOutbox(frames, self, hub)
             self._reader = PushedReader(frames, outbox, self._inbox, self, options.compress_from)
         self.closure: Closure | None = None
+        self.tenure: Tenure | None = None
         self._sends = 0
         self._farewell: asyncio.Task[None] | None = None
         self._handler: Handler | None = None
@@ -294,6 +297,9 @@ class Link:
         if self._reader.watch is not None:
             self._reader.watch.stop()
             self._reader.watch = None
+        if self.tenure is not None:
+            self.tenure.stop()
+            self.tenure = None
         if self._spawned is not None:
             self._spawned.cancel()
         if self._handler is not None:

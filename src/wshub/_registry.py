@@ -2,32 +2,52 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
+
+from wshub.auth.principal import hash_session
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from wshub._outbox import Outbox
+    from wshub.auth.principal import Principal
     from wshub.connection import Connection
-    from wshub.messages import Audience
+    from wshub.messages import Audience, DismissalAudience
+
+    _Index = dict[str, dict[Connection, Outbox]]
 
 __all__ = ("Registry",)
 
 
+class Interest(Protocol):
+    """Is told which rooms and users this process has connections of."""
+
+    def subscribe(self, audience: Audience, name: str) -> None:
+        """Take note of the first connection of an audience."""
+        ...
+
+    def unsubscribe(self, audience: Audience, name: str) -> None:
+        """Take note that the last connection of an audience has gone."""
+        ...
+
+
 class Registry:
     """
-    Three indexes that always agree. Every change is O(1), `discard` O(rooms of the connection).
+    Four indexes that always agree. Every change is O(1), `discard` O(rooms of the connection).
 
     They keep the outbox of each connection, for broadcasts to find them in one go. A room exists
-    while it has members, a user while there is a connection.
+    while it has members, a user while there is a connection: `interest` is told of both, at once.
+    Sessions need none: who is to leave is told to every process.
     """
 
-    __slots__ = ("_connections", "_memberships", "_rooms", "_users")
+    __slots__ = ("_connections", "_interest", "_memberships", "_rooms", "_sessions", "_users")
 
-    def __init__(self) -> None:
+    def __init__(self, interest: Interest) -> None:
+        self._interest = interest
         self._connections: dict[Connection, Outbox] = {}
-        self._rooms: dict[str, dict[Connection, Outbox]] = {}
-        self._users: dict[str, dict[Connection, Outbox]] = {}
+        self._rooms: _Index = {}
+        self._users: _Index = {}
+        self._sessions: _Index = {}
         self._memberships: dict[Connection, set[str]] = {}
 
     @property
@@ -49,7 +69,8 @@ class Registry:
         """Register `connection`."""
         self._connections[connection] = connection.outbox
         if connection.user is not None:
-            self._users.setdefault(connection.user, {})[connection] = connection.outbox
+            self._add("user", self._users, connection.user, connection)
+        self._change_session(connection, None, session_of(connection.principal))
 
     def discard(self, connection: Connection) -> bool:
         """Take `connection` out of every index; return whether it was registered."""
@@ -57,15 +78,22 @@ class Registry:
             return False
         del self._connections[connection]
         if connection.user is not None:
-            _discard(self._users, connection.user, connection)
+            self._discard("user", self._users, connection.user, connection)
+        self._change_session(connection, session_of(connection.principal), None)
         for room in self._memberships.pop(connection, ()):
-            _discard(self._rooms, room, connection)
+            self._discard("room", self._rooms, room, connection)
         return True
+
+    def change_session(self, connection: Connection, principal: Principal) -> None:
+        """Index a registered `connection` by the session of `principal`, which it has not yet."""
+        if connection in self._connections:
+            before = session_of(connection.principal)
+            self._change_session(connection, before, session_of(principal))
 
     def join(self, connection: Connection, room: str) -> None:
         """Put a registered `connection` into `room`; one that is not registered stays outside."""
         if connection in self._connections:
-            self._rooms.setdefault(room, {})[connection] = connection.outbox
+            self._add("room", self._rooms, room, connection)
             self._memberships.setdefault(connection, set()).add(room)
 
     def leave(self, connection: Connection, room: str) -> None:
@@ -73,13 +101,13 @@ class Registry:
         rooms = self._memberships.get(connection)
         if rooms is not None and room in rooms:
             rooms.discard(room)
-            _discard(self._rooms, room, connection)
+            self._discard("room", self._rooms, room, connection)
 
     def rooms_of(self, connection: Connection) -> Collection[str]:
         """Return the names of the rooms that `connection` is in; it changes with them."""
         return self._memberships.get(connection, ())
 
-    def find(self, audience: Audience, name: str = "") -> list[Connection]:
+    def find(self, audience: Audience | DismissalAudience, name: str = "") -> list[Connection]:
         """Return a snapshot of an audience, in the order of joining."""
         return list(self._find(audience, name))
 
@@ -92,15 +120,43 @@ class Registry:
             return list(members.values())
         return [outbox for connection, outbox in members.items() if connection.id not in exclude]
 
-    def _find(self, audience: Audience, name: str) -> dict[Connection, Outbox]:
+    def _find(self, audience: Audience | DismissalAudience, name: str) -> dict[Connection, Outbox]:
         if audience == "everyone":
             return self._connections
-        index = self._rooms if audience == "room" else self._users
-        return index.get(name, {})
+        indexes = {"room": self._rooms, "user": self._users, "session": self._sessions}
+        return indexes[audience].get(name, {})
+
+    def _add(self, audience: Audience, index: _Index, name: str, connection: Connection) -> None:
+        members = index.get(name)
+        if members is None:
+            index[name] = {connection: connection.outbox}
+            self._interest.subscribe(audience, name)
+        else:
+            members[connection] = connection.outbox
+
+    def _discard(
+        self, audience: Audience, index: _Index, name: str, connection: Connection
+    ) -> None:
+        members = index[name]
+        del members[connection]
+        if not members:
+            del index[name]
+            self._interest.unsubscribe(audience, name)
+
+    def _change_session(
+        self, connection: Connection, before: str | None, after: str | None
+    ) -> None:
+        if before is not None:
+            members = self._sessions[before]
+            del members[connection]
+            if not members:
+                del self._sessions[before]
+        if after is not None:
+            self._sessions.setdefault(after, {})[connection] = connection.outbox
 
 
-def _discard(index: dict[str, dict[Connection, Outbox]], key: str, connection: Connection) -> None:
-    members = index[key]
-    del members[connection]
-    if not members:
-        del index[key]
+def session_of(principal: Principal | None) -> str | None:
+    """Return the name under which the session of `principal` is indexed, or None."""
+    if principal is None or principal.session_id is None:
+        return None
+    return hash_session(principal.session_id)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from wshub._counters import Counters
+    from wshub._dismissals import Dismissals
     from wshub._flush import Flush
     from wshub._outbox import Outbox
     from wshub._registry import Registry
@@ -33,10 +34,22 @@ PAUSE = 0.001
 class Relay:
     """Delivers one envelope after the other, so that all recipients see the same order."""
 
-    __slots__ = ("_broadcasts", "_bytes", "_counters", "_flush", "_flushes", "_order", "_registry")
+    __slots__ = (
+        "_broadcasts",
+        "_bytes",
+        "_counters",
+        "_dismissals",
+        "_flush",
+        "_flushes",
+        "_order",
+        "_registry",
+    )
 
-    def __init__(self, registry: Registry, counters: Counters, flush: Flush) -> None:
+    def __init__(
+        self, registry: Registry, counters: Counters, flush: Flush, dismissals: Dismissals
+    ) -> None:
         self._registry = registry
+        self._dismissals = dismissals
         self._counters = counters
         self._flush = flush
         self._order = asyncio.Lock()
@@ -53,7 +66,8 @@ class Relay:
         """
         async with self._order:
             if isinstance(envelope, Dismissal):
-                for connection in self._registry.find("user", envelope.user):
+                self._dismissals.note(envelope)
+                for connection in self._registry.find(envelope.audience, envelope.name):
                     connection._link.start_closing(envelope.code, envelope.reason)
                 return
             outboxes = self._registry.find_outboxes(

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from wshub._admission import Seat
     from wshub._outbox import Outbox
+    from wshub.auth.principal import Principal
+    from wshub.exceptions import RoomAction
 
 __all__ = ("Connection",)
 
@@ -37,6 +39,16 @@ StateT_co = TypeVar("StateT_co", covariant=True, default=object)
 
 class _Hub(LinkHub, Protocol):
     """What a connection needs of the manager it belongs to."""
+
+    async def authorize(
+        self, action: RoomAction, principal: Principal | None, user: str | None, room: str
+    ) -> None:
+        """Raise `AccessDenied` unless `principal`, or `user`, may do `action` in `room`."""
+        ...
+
+    def refresh(self, connection: Connection, principal: Principal) -> None:
+        """Go on with a newer `principal` of the same user behind `connection`."""
+        ...
 
     async def join(self, connection: Connection, room: str) -> None:
         """Put `connection` into `room`."""
@@ -65,6 +77,7 @@ class Connection(Generic[StateT_co]):
     Attributes:
         id: Unguessable and unique; safe to show to other clients.
         user: Id of the user behind it, or None.
+        principal: Who that is, as `authenticate()` found out, or None; see `refresh()`.
         state: The app's own object, as given to the manager.
         websocket: Starlette's object. Its `send_*`, `receive_*` and `close` go through this
             connection and stay usable.
@@ -78,6 +91,7 @@ class Connection(Generic[StateT_co]):
         "_seat",
         "id",
         "outbox",
+        "principal",
         "state",
         "user",
         "websocket",
@@ -89,11 +103,13 @@ class Connection(Generic[StateT_co]):
         hub: _Hub,
         *,
         user: str | None,
+        principal: Principal | None = None,
         state: StateT_co,
         seat: Seat,
     ) -> None:
         self.id: str = secrets.token_urlsafe(12)
         self.user: str | None = user
+        self.principal: Principal | None = principal
         self.state: StateT_co = state
         self.websocket: WebSocket = websocket
         self._hub = hub
@@ -239,15 +255,32 @@ class Connection(Generic[StateT_co]):
 
         Raises:
             InvalidRoomName: The name is empty or too long, or has control characters.
+            AccessDenied: `authorize_join` of the manager does not let it.
             LimitExceeded: It is in `Limits.rooms_per_connection` rooms already.
             ConnectionClosed: The connection is over.
         """
+        self._link.check_open()
+        await self._hub.authorize("join", self.principal, self.user, room)
         self._link.check_open()
         await self._hub.join(self, room)
 
     async def leave(self, room: str) -> None:
         """Leave `room`; not being in it is fine."""
         await self._hub.leave(self, room)
+
+    def refresh(self, principal: Principal) -> None:
+        """
+        Go on with a newer `principal`, say because the client sent a new token.
+
+        From now on it expires when that does, and belongs to its session. One that has expired
+        closes the connection with 3000. Rooms stay as they are.
+
+        Raises:
+            ConnectionClosed: The connection is over.
+            ValueError: It is another user's.
+        """
+        self._link.check_open()
+        self._hub.refresh(self, principal)
 
     async def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """

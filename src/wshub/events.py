@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from wshub.exceptions import ConnectionClosed
 
 __all__ = (
+    "BackendLost",
+    "BackendRegained",
     "ConnectionEnded",
     "ConnectionOpened",
     "DropReason",
@@ -20,6 +22,7 @@ __all__ = (
     "LimitName",
     "LimitReached",
     "MessagesDropped",
+    "SkipReason",
     "Statistics",
 )
 
@@ -44,6 +47,12 @@ LimitAction = Literal["refused", "warned", "closed"]
 """
 What happened to who reached a limit: a handshake or a join was refused, a peer whose messages
 come too fast was warned and they still arrived, or its connection was closed.
+"""
+
+SkipReason = Literal["malformed", "unknown"]
+"""
+Why something that came from the backend was skipped: it is no envelope at all, or one of a kind
+or a version that a later wshub may know.
 """
 
 
@@ -114,7 +123,43 @@ class LimitReached:
     address: str | None
 
 
-Event: TypeAlias = ConnectionOpened | ConnectionEnded | MessagesDropped | LimitReached
+@dataclass(frozen=True, slots=True)
+class BackendLost:
+    """
+    The backend cannot reach other workers any more; it goes on trying.
+
+    Attributes:
+        backend: Name of the backend.
+        problem: What it ran into.
+    """
+
+    backend: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class BackendRegained:
+    """
+    The backend reaches other workers again, with all its subscriptions.
+
+    Attributes:
+        backend: Name of the backend.
+        gap: Seconds since the last sign that messages from other workers arrived here. What was
+            sent meanwhile may not have reached the connections of this worker.
+    """
+
+    backend: str
+    gap: float
+
+
+Event: TypeAlias = (
+    ConnectionOpened
+    | ConnectionEnded
+    | MessagesDropped
+    | LimitReached
+    | BackendLost
+    | BackendRegained
+)
 """What a hook is called with. Later versions add members: ignore those you do not know."""
 
 
@@ -152,6 +197,7 @@ class Statistics(NamedTuple):
         dropped: Messages never sent, by reason.
         evicted: Peers that were cut off, by reason.
         limited: Times that a client was refused, warned or closed, by limit.
+        skipped: What came from the backend and could not be read, by reason.
     """
 
     connections: int
@@ -166,3 +212,4 @@ class Statistics(NamedTuple):
     dropped: dict[DropReason, int]
     evicted: dict[EvictionReason, int]
     limited: dict[LimitName, int]
+    skipped: dict[SkipReason, int]

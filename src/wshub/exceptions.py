@@ -13,7 +13,9 @@ Exception
 │   │   ├── InvalidRoomName
 │   │   └── InvalidUserId
 │   ├── LimitExceeded             (also a `Rejection`)
+│   ├── AccessDenied              (also a `Rejection`)
 │   ├── BackendUnavailable
+│   │   └── BackendRefused
 │   ├── PayloadTooLarge
 │   └── UnsupportedServer         (also an `ImportError`)
 └── WebSocketException            (FastAPI's, which is Starlette's)
@@ -27,7 +29,9 @@ from typing import TYPE_CHECKING, Literal
 from fastapi.exceptions import WebSocketException
 from starlette.websockets import WebSocketDisconnect
 
+from wshub._backend_errors import BackendRefused, BackendUnavailable, PayloadTooLarge
 from wshub._close_codes import CloseCode, check_close_code, cut_reason
+from wshub._hub_error import HubError
 from wshub._rejection import (
     Rejection,
     forbidden,
@@ -45,7 +49,9 @@ if TYPE_CHECKING:
     from wshub.events import LimitName
 
 __all__ = (
+    "AccessDenied",
     "AlreadyConnected",
+    "BackendRefused",
     "BackendUnavailable",
     "CloseCode",
     "ClosedBy",
@@ -61,6 +67,7 @@ __all__ = (
     "OutboxFull",
     "PayloadTooLarge",
     "Rejection",
+    "RoomAction",
     "UnsupportedServer",
     "check_close_code",
     "cut_reason",
@@ -79,8 +86,8 @@ ClosedBy = Literal["peer", "hub", "server"]
 """Who ended a connection: the client, this library or the app through it, the ASGI server."""
 
 
-class HubError(Exception):
-    """Base of the errors that wshub raises. Each has fields and composes its own text."""
+RoomAction = Literal["join", "publish"]
+"""What somebody may, or may not, do in a room."""
 
 
 class ConnectionClosed(HubError, WebSocketDisconnect):
@@ -230,45 +237,6 @@ class InvalidUserId(InvalidName):
     kind = "user id"
 
 
-class BackendUnavailable(HubError):
-    """
-    Raised by a backend that cannot take a message now. Nothing was published.
-
-    Attributes:
-        backend: Name of the backend.
-        problem: What it ran into.
-    """
-
-    def __init__(self, backend: str, problem: str) -> None:
-        super().__init__(backend, problem)
-        self.backend = backend
-        self.problem = problem
-
-    def __str__(self) -> str:
-        return f"{self.backend} cannot publish now: {self.problem}; try again later"
-
-
-class PayloadTooLarge(HubError):
-    """
-    Raised by a backend for a message over its limit. Nothing was published.
-
-    Attributes:
-        size: Size of the message, in bytes.
-        limit: The backend's limit, in bytes.
-    """
-
-    def __init__(self, size: int, limit: int) -> None:
-        super().__init__(size, limit)
-        self.size = size
-        self.limit = limit
-
-    def __str__(self) -> str:
-        return (
-            f"a message of {self.size} bytes is over the backend's limit of {self.limit} bytes; "
-            "send a reference to it instead"
-        )
-
-
 class UnsupportedServer(HubError, ImportError):
     """
     Raised on import of a part of wshub that does not fit the server that is installed.
@@ -325,3 +293,24 @@ class LimitExceeded(HubError, Rejection):
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.limit} of Limits is {self.maximum}; raise it, or close some"
+
+
+class AccessDenied(HubError, Rejection):
+    """
+    Raised for what somebody may not do in a room. Also a `Rejection`: 3003, HTTP 403.
+
+    Attributes:
+        action: What was not allowed.
+        room: Name of the room.
+    """
+
+    def __init__(self, action: RoomAction, room: str) -> None:
+        super().__init__(CloseCode.FORBIDDEN, f"not allowed to {action}")
+        self.action: RoomAction = action
+        self.room = room
+
+    def __str__(self) -> str:
+        return (
+            f"not allowed to {self.action} in room {self.room!a}; "
+            f"authorize_{self.action} of the manager has to return True"
+        )

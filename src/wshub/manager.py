@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, TypeVar, overload
+from typing import TYPE_CHECKING
 
+from typing_extensions import TypeVar
+
+from wshub._authorization import Authorization
 from wshub._clock import LoopClock
 from wshub._drain import close_connections, drain_connections
-from wshub._hub import Hub, find_connection
-from wshub._lifecycle import manage_connection, open_connection
+from wshub._hub import Hub
+from wshub._lifecycle import manage_connection
 from wshub._names import check_room_name, check_user_id
 from wshub._outbox import OutboxOptions
+from wshub._tutorial import TutorialManager
 from wshub._watch import WatchOptions
+from wshub.auth.principal import hash_session
 from wshub.backends.memory import MemoryBackend
-from wshub.exceptions import CloseCode, NotConnected, check_close_code, cut_reason
+from wshub.exceptions import CloseCode, check_close_code, cut_reason
 from wshub.limits import Limits
-from wshub.messages import Dismissal, encode
+from wshub.messages import Dismissal
 from wshub.rooms import Room
 
 if TYPE_CHECKING:
@@ -25,17 +30,20 @@ if TYPE_CHECKING:
     from starlette.websockets import WebSocket
 
     from wshub._clock import Clock
+    from wshub._tenure import Revalidation
     from wshub._watch import Heartbeat
-    from wshub.backends.base import Backend
+    from wshub.auth.principal import Principal
+    from wshub.auth.room_rules import RoomRule
+    from wshub.backends.base import Backend, Health
     from wshub.connection import Connection
     from wshub.events import Hook, Statistics
 
 __all__ = ("ConnectionManager",)
 
-StateT = TypeVar("StateT")
+StateT = TypeVar("StateT", default=None)
 
 
-class ConnectionManager:
+class ConnectionManager(TutorialManager):
     """
     Registers connections and sends to one, to a room, to a user or to all of them.
 
@@ -56,6 +64,12 @@ class ConnectionManager:
         handler_grace: Seconds that the block of `connection()` may go on once its connection is
             over, then it is cancelled; at most 1 when the server or the manager shuts down.
             None: it is never cancelled.
+        authorize_join: Says who may join which room; asked before each join, and for `rooms=`
+            before the WebSocket is accepted. By default it is up to the app.
+        authorize_publish: Says who may publish in which room; asked for `broadcast(sender=…)`,
+            which nobody may by default.
+        revalidation: Asks now and then whether principals are still welcome; by default nobody
+            does.
         hooks: Functions to be called with every event, as `ConnectionEnded`.
         clock: Tells the time for all timeouts; for tests.
 
@@ -75,6 +89,9 @@ class ConnectionManager:
         heartbeat: Heartbeat | None = None,
         idle_timeout: float | None = None,
         handler_grace: float | None = 10.0,
+        authorize_join: RoomRule | None = None,
+        authorize_publish: RoomRule | None = None,
+        revalidation: Revalidation | None = None,
         hooks: Iterable[Hook] = (),
         clock: Clock | None = None,
     ) -> None:
@@ -91,85 +108,22 @@ class ConnectionManager:
             read_ahead=read_ahead,
             handler_grace=handler_grace,
             hooks=tuple(hooks),
+            authorization=Authorization(join=authorize_join, publish=authorize_publish),
+            revalidation=revalidation,
             clock=clock or LoopClock(),
         )
 
-    @property
-    def active_connections(self) -> list[WebSocket]:
-        """A snapshot of the registered WebSockets of this process, oldest first."""
-        return [connection.websocket for connection in self._hub.registry.find("everyone")]
-
-    async def connect(
-        self,
-        websocket: WebSocket,
-        *,
-        user: str | None = None,
-        rooms: Iterable[str] = (),
-        subprotocol: str | None = None,
-        headers: Iterable[tuple[bytes, bytes]] | None = None,
-    ) -> Connection[None]:
-        """
-        Accept `websocket`, register it and return its connection.
-
-        The handler goes on with `websocket.receive_text()` and the like, and calls
-        `disconnect()` when that raises `WebSocketDisconnect`. Prefer `connection()`: it also
-        closes with the right code when the handler returns or fails. Takes the arguments of
-        `connection()` but `state`, and raises the same errors.
-        """
-        return await open_connection(
-            self._hub,
-            websocket,
-            user=user,
-            rooms=rooms,
-            subprotocol=subprotocol,
-            headers=headers,
-            state=None,
-        )
-
-    def disconnect(self, websocket: WebSocket) -> None:
-        """
-        Take `websocket` out of the registry and its rooms; it is not closed.
-
-        Idempotent; never raises, also for a WebSocket that was never registered.
-        """
-        connection = find_connection(websocket)
-        if connection is not None:
-            self._hub.forget(connection)
-
-    @overload
     def connection(
         self,
         websocket: WebSocket,
         *,
         user: str | None = None,
+        principal: Principal | None = None,
         rooms: Iterable[str] = (),
         subprotocol: str | None = None,
         headers: Iterable[tuple[bytes, bytes]] | None = None,
-        state: StateT,
-    ) -> AbstractAsyncContextManager[Connection[StateT]]: ...
-
-    @overload
-    def connection(
-        self,
-        websocket: WebSocket,
-        *,
-        user: str | None = None,
-        rooms: Iterable[str] = (),
-        subprotocol: str | None = None,
-        headers: Iterable[tuple[bytes, bytes]] | None = None,
-        state: None = None,
-    ) -> AbstractAsyncContextManager[Connection[None]]: ...
-
-    def connection(
-        self,
-        websocket: WebSocket,
-        *,
-        user: str | None = None,
-        rooms: Iterable[str] = (),
-        subprotocol: str | None = None,
-        headers: Iterable[tuple[bytes, bytes]] | None = None,
-        state: object = None,
-    ) -> AbstractAsyncContextManager[Connection]:
+        state: StateT = None,  # type: ignore[assignment]  # pyright: ignore[reportArgumentType]
+    ) -> AbstractAsyncContextManager[Connection[StateT]]:
         """
         Accept `websocket` and keep it registered inside an `async with` block.
 
@@ -183,8 +137,11 @@ class ConnectionManager:
         Args:
             websocket: Not accepted yet, or accepted by the app itself.
             user: Id of the user behind it, for `send_to_user()` and `disconnect_user()`.
+            principal: What `authenticate()` returned, in place of `user`. When it expires the
+                connection closes with 3000, unless `Connection.refresh()` gave it a newer one.
             rooms: Names of rooms to join at once.
-            subprotocol: The one to accept of `websocket.scope["subprotocols"]`.
+            subprotocol: The one to accept of `websocket.scope["subprotocols"]`; by default
+                `"wshub"` if it is among them (see `bearer_subprotocol()`).
             headers: Extra headers for the handshake response.
             state: The app's own object, kept as `connection.state`.
 
@@ -193,7 +150,9 @@ class ConnectionManager:
                 `subprotocol` or `headers` come too late.
             LimitExceeded: There are too many connections or rooms; see `Limits`. The WebSocket
                 is then not accepted.
-            Rejection: The manager is shutting down; the WebSocket is then not accepted.
+            Rejection: The manager is shutting down, or the principal has expired; the WebSocket
+                is then not accepted.
+            AccessDenied: `authorize_join` does not let it into a room; it is then not accepted.
             InvalidRoomName: A room name is empty or too long, or has control characters; the
                 WebSocket is then not accepted.
             InvalidUserId: The same of `user`.
@@ -202,6 +161,7 @@ class ConnectionManager:
             self._hub,
             websocket,
             user=user,
+            principal=principal,
             rooms=rooms,
             subprotocol=subprotocol,
             headers=headers,
@@ -217,28 +177,13 @@ class ConnectionManager:
         """
         return Room(check_room_name(name), self._hub)
 
-    async def send_personal_message(self, message: object, websocket: WebSocket) -> None:
-        """
-        Send `message` to one peer and return when it is written, as the tutorial does.
-
-        May be cancelled: a message that still waited for room is then not sent.
-
-        Raises:
-            NotConnected: No manager ever accepted `websocket`.
-            ConnectionClosed: The connection is over.
-            MessageNotEncodable: Nothing was sent.
-        """
-        connection = find_connection(websocket)
-        if connection is None:
-            raise NotConnected
-        await connection._link.send_and_flush(encode(message))
-
     async def broadcast(
         self,
         message: object,
         *,
         room: str | None = None,
         exclude: Iterable[Connection | WebSocket | str] = (),
+        sender: Connection | None = None,
     ) -> None:
         """
         Send `message` to the members of `room`, or to everyone.
@@ -252,13 +197,21 @@ class ConnectionManager:
             message: str → text frame, bytes-like → binary frame, anything else → JSON text.
             room: Its name. A room without members reaches nobody.
             exclude: Connections, WebSockets or connection ids that do not get it.
+            sender: Who asked for it, where the room is one that a client named: sent only if
+                `authorize_publish` lets them. None: the app itself speaks.
 
         Raises:
+            AccessDenied: The sender may not publish in the room. Nothing was sent.
             MessageNotEncodable: Nothing was sent to anyone.
             InvalidRoomName: The name is empty or too long, or has control characters.
-            BackendUnavailable: The backend cannot take it now. Nothing was sent.
+            BackendUnavailable: The backend cannot take it now. Nothing was sent, unless the
+                error's `uncertain` says otherwise.
             PayloadTooLarge: It is over the backend's limit. Nothing was sent.
         """
+        if sender is not None:
+            if room is None:
+                raise TypeError("a sender publishes in rooms; pass room=")
+            await self._hub.authorize("publish", sender.principal, sender.user, room)
         if room is None:
             await self._hub.publish("everyone", "", message, exclude)
         else:
@@ -288,8 +241,26 @@ class ConnectionManager:
         Raises:
             ValueError: The code cannot be sent (RFC 6455 §7.4.1).
             InvalidUserId: The id is empty or too long, or has control characters.
+            BackendUnavailable: The backend cannot take it now.
         """
-        order = Dismissal(check_user_id(user), check_close_code(code), cut_reason(reason))
+        order = Dismissal("user", check_user_id(user), check_close_code(code), cut_reason(reason))
+        await self._hub.backend.publish(order)
+
+    async def disconnect_session(
+        self,
+        session_id: str,
+        *,
+        code: int = CloseCode.UNAUTHORIZED,
+        reason: str = "logged out",
+    ) -> None:
+        """
+        Close every connection of one log-in, as `disconnect_user()` does for all of a user's.
+
+        It is that of the principals with this `session_id`. Who is just connecting with it, and
+        was authenticated before this call, is closed too.
+        """
+        name = hash_session(session_id)
+        order = Dismissal("session", name, check_close_code(code), cut_reason(reason))
         await self._hub.backend.publish(order)
 
     @asynccontextmanager
@@ -299,6 +270,10 @@ class ConnectionManager:
 
         Pass it as `FastAPI(lifespan=manager.lifespan)`, or enter it inside a lifespan of your
         own. The default backend works without it.
+
+        Raises:
+            BackendRefused: The backend's server refuses this configuration, say its
+                password. One that cannot be reached is tried again in the background.
         """
         await self._hub.backend.start()
         try:
@@ -327,6 +302,10 @@ class ConnectionManager:
             ValueError: `timeout` is not positive, or `jitter` is negative.
         """
         await drain_connections(self._hub, timeout=timeout, jitter=jitter)
+
+    def health(self) -> Health:
+        """Say whether messages travel between workers now, for a readiness endpoint."""
+        return self._hub.backend.health()
 
     def statistics(self) -> Statistics:
         """Return the figures of this manager in this process."""

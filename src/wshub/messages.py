@@ -16,10 +16,22 @@ if TYPE_CHECKING:
 
     from wshub._frames import FrameForm
 
-__all__ = ("Audience", "Dismissal", "Envelope", "Outgoing", "Publication", "encode", "size_of")
+__all__ = (
+    "Audience",
+    "Dismissal",
+    "DismissalAudience",
+    "Envelope",
+    "Outgoing",
+    "Publication",
+    "encode",
+    "size_of",
+)
 
 Audience = Literal["everyone", "room", "user"]
 """Whom a publication is for."""
+
+DismissalAudience = Literal["user", "session"]
+"""Whose connections a dismissal closes."""
 
 _ANYTHING: TypeAdapter[object] = TypeAdapter(
     object,
@@ -84,15 +96,17 @@ class Publication:
 @dataclass(frozen=True, slots=True)
 class Dismissal:
     """
-    An order to close all connections of a user.
+    An order to close all connections of an audience.
 
     Attributes:
-        user: Whose connections.
+        audience: Whose connections: those of a user or of a session.
+        name: The user, or the hash of the session.
         code: Close code.
         reason: Close reason.
     """
 
-    user: str
+    audience: DismissalAudience
+    name: str
     code: int
     reason: str
 

@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse
 from starlette.websockets import WebSocketState
 
 from wshub._hub import find_connection
+from wshub.auth.sources import select_subprotocol
 from wshub.exceptions import CloseCode, Rejection, check_close_code, cut_reason
 
 if TYPE_CHECKING:
@@ -87,8 +88,8 @@ class RejectionHandler:
         try:
             if self.answer == "close":
                 # A browser that offered subprotocols drops a handshake that selects none of them.
-                offered: list[str | None] = websocket.scope.get("subprotocols") or [None]
-                await websocket.send({"type": "websocket.accept", "subprotocol": offered[0]})
+                chosen = select_subprotocol(websocket, otherwise_any=True)
+                await websocket.send({"type": "websocket.accept", "subprotocol": chosen})
             elif "websocket.http.response" in websocket.scope.get("extensions", {}):
                 await websocket.send_denial_response(_to_response(rejection))
                 return

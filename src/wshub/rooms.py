@@ -9,7 +9,9 @@ if TYPE_CHECKING:
 
     from starlette.websockets import WebSocket
 
+    from wshub.auth.principal import Principal
     from wshub.connection import Connection
+    from wshub.exceptions import RoomAction
     from wshub.messages import Audience
 
 __all__ = ("Room",)
@@ -30,6 +32,12 @@ class _Hub(Protocol):
         exclude: Iterable[Connection | WebSocket | str],
     ) -> None:
         """Send `message` to an audience."""
+        ...
+
+    async def authorize(
+        self, action: RoomAction, principal: Principal | None, user: str | None, room: str
+    ) -> None:
+        """Raise `AccessDenied` unless `principal`, or `user`, may do `action` in `room`."""
         ...
 
 
@@ -72,7 +80,13 @@ class Room:
         await connection.leave(self.name)
 
     async def broadcast(
-        self, message: object, *, exclude: Iterable[Connection | WebSocket | str] = ()
+        self,
+        message: object,
+        *,
+        exclude: Iterable[Connection | WebSocket | str] = (),
+        sender: Connection | None = None,
     ) -> None:
         """Send `message` to all members; the same as `manager.broadcast(message, room=name)`."""
+        if sender is not None:
+            await self._hub.authorize("publish", sender.principal, sender.user, self.name)
         await self._hub.publish("room", self.name, message, exclude)

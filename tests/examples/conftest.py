@@ -73,7 +73,7 @@ class Visitor:
 
 @asynccontextmanager
 async def _visit(
-    server: LiveServer, name: str, *rooms: str, key: str = ""
+    server: LiveServer | Running, name: str, *rooms: str, key: str = ""
 ) -> AsyncIterator[Visitor]:
     query = urlencode({"name": name, "key": key or f"key of {name:16}", "room": rooms}, doseq=True)
     async with connect(f"{server.ws}/ws?{query}") as client:
@@ -119,16 +119,19 @@ class Running:
 
 
 @asynccontextmanager
-async def _run(*arguments: str) -> AsyncIterator[Running]:
+async def _run(
+    *arguments: str, backend: str = "memory://", timeout: float = 2 * DEADLINE
+) -> AsyncIterator[Running]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "examples", *arguments),
         cwd=ROOT,
+        env={**os.environ, "WSHUB_BACKEND": backend},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(2 * DEADLINE):
+        async with asyncio.timeout(timeout):
             yield Running(process, (await process.stdout.readline()).decode().strip())
     finally:
         if process.returncode is None:

@@ -13,6 +13,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 import examples
+from examples.auth.app import app as auth_app
 from examples.chat.app import app as chat_app
 from examples.chat.app import manager as chat_manager
 from examples.echo.app import app as echo_app
@@ -29,7 +30,13 @@ if TYPE_CHECKING:
 
     Visit = Callable[..., AbstractAsyncContextManager[Visitor]]
 
-APPS = {"echo": echo_app, "items": items_app, "chat": chat_app, "rooms": rooms_app}
+APPS = {
+    "auth": auth_app,
+    "echo": echo_app,
+    "items": items_app,
+    "chat": chat_app,
+    "rooms": rooms_app,
+}
 FOLDER = Path(examples.__file__).parent
 
 
@@ -47,6 +54,40 @@ async def test_page_is_served(name: str) -> None:
 def test_page_is_bound_to_no_place(page: Path) -> None:
     """No page names a host: addresses come from where the page itself was loaded."""
     assert not re.search(r"(https?|wss?)://|localhost", page.read_text(encoding="utf-8"))
+
+
+# --- auth
+
+
+async def test_auth_from_log_in_to_log_out(ws: str) -> None:
+    """A password begins a session, a ticket connects, a token refreshes, the log-out closes."""
+    async with (
+        live_server(auth_app, ws=ws, access_log=False) as server,
+        httpx.AsyncClient(base_url=server.http, headers={"Origin": server.http}) as http,
+    ):
+        for name, password in (("ana", "coffee"), ("nobody", "tea")):
+            wrong = {"name": name, "password": password}
+            assert (await http.post("/login", json=wrong)).status_code == 401
+            assert (await http.post("/ticket")).status_code == 401
+        login = {"name": "ana", "password": "tea"}
+        evil = {"Origin": "https://evil.example"}
+        assert (await http.post("/login", json=login, headers=evil)).status_code == 403
+        assert (await http.post("/login", json=login)).json() == "ana"
+        assert "HttpOnly" in str((await http.post("/login", json=login)).headers)
+        assert (await http.post("/ticket", headers=evil)).status_code == 403
+        ticket = (await http.post("/ticket")).json()
+        async with connect(f"{server.ws}/ws?ticket={ticket}", origin=server.http) as client:
+            welcome = {"type": "welcome", "name": "ana", "lifetime": 60}
+            assert await client.receive_json() == welcome
+            token = (await http.post("/token")).json()
+            await client.send_json({"type": "refresh", "token": token})
+            await client.send_json({"type": "say", "text": "hello"})
+            assert await client.receive_json() == {"type": "said", "name": "ana", "text": "hello"}
+            await http.post("/logout")
+            assert await client.closed() == (3000, "logged out")
+        async with connect(f"{server.ws}/ws?ticket={ticket}", origin=server.http) as client:
+            assert await client.closed() == (3000, "invalid credential")
+        assert (await http.post("/ticket")).status_code == 401
 
 
 # --- echo

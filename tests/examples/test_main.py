@@ -153,6 +153,16 @@ def test_missing_extra(
     assert stderr.count("\n") == 1
 
 
+def test_missing_package_of_an_example(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that needs more than the others says in one line what."""
+    monkeypatch.delitem(sys.modules, "examples.auth.app", raising=False)
+    monkeypatch.setitem(sys.modules, "jwt", None)
+    assert main(["auth"]) == 1
+    assert capsys.readouterr().err == "auth: jwt is not installed: pip install 'wshub[examples]'\n"
+
+
 def test_unknown_example(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,4 +1,4 @@
-"""The four pages in a headless browser."""
+"""The five pages in a headless browser."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI, Request, WebSocket
+from fastapi.responses import HTMLResponse
 from playwright.async_api import expect
+from starlette.exceptions import WebSocketException
 
+from examples.auth.app import app as auth_app
 from examples.chat.app import app as chat_app
 from examples.echo.app import app as echo_app
 from examples.items.app import app as items_app
 from examples.rooms.app import app as rooms_app
+from wshub import ConnectionManager
+from wshub.auth import OriginPolicy, Principal, authenticate, cookie
+from wshub.rejections import RejectionHandler
 from wshub.testing import live_server, until
 
 if TYPE_CHECKING:
@@ -140,7 +146,7 @@ async def test_chat_page(tabs: Tabs) -> None:
         await expect(first.get_by_text(f"Client #{number} left the chat")).to_be_visible()
 
 
-@pytest.mark.parametrize("app", [echo_app, items_app, chat_app, rooms_app])
+@pytest.mark.parametrize("app", [auth_app, echo_app, items_app, chat_app, rooms_app])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.browser
 async def test_pages_on_a_phone(tabs: Tabs, app: FastAPI, scheme: str) -> None:
@@ -160,6 +166,123 @@ async def test_pages_below_a_prefix(tabs: Tabs, app: FastAPI) -> None:
     async with live_server(site) as server:
         page = await tabs.open(f"{server.http}/some/prefix/")
         await expect(page.get_by_text("Connected.")).to_be_visible()
+
+
+# --- auth
+
+
+async def log_in(page: Page, name: str, password: str) -> Page:
+    """Fill in the form and send it."""
+    await page.get_by_label("Name").fill(name)
+    await page.get_by_label("Password").fill(password)
+    await page.get_by_role("button", name="Log in").click()
+    return page
+
+
+@pytest.mark.browser
+async def test_auth_page(tabs: Tabs) -> None:
+    """Who knows the password is in, also in a second tab; a log-out closes both, and no other."""
+    tabs.expected = "401"
+    async with live_server(auth_app) as server:
+        ana = await log_in(await tabs.open(f"{server.http}/"), "ana", "coffee")
+        state = ana.get_by_role("status")
+        await expect(state).to_have_text("wrong name or password")
+        await log_in(ana, "ana", "tea")
+        await expect(state).to_have_text("You are ana.")
+        ana_too = await tabs.open(f"{server.http}/", beside=ana)
+        await expect(ana_too.get_by_role("status")).to_have_text("You are ana.")
+        ben = await log_in(await tabs.open(f"{server.http}/"), "ben", "coffee")
+        await expect(ben.get_by_role("status")).to_have_text("You are ben.")
+        await send(ben, "hello <i>you</i>")
+        for page in (ana, ana_too, ben):
+            await expect(page.get_by_role("listitem")).to_have_text(["ben: hello <i>you</i>"])
+        await ana_too.get_by_role("button", name="Log out").click()
+        for page in (ana, ana_too):
+            await expect(page.get_by_role("status")).to_have_text(
+                "Closed with code 3000: logged out."
+            )
+            await expect(page.get_by_role("button", name="Log in")).to_be_visible()
+        await expect(ben.get_by_role("status")).to_have_text("You are ben.")
+
+
+@pytest.mark.browser
+async def test_auth_page_refreshes(tabs: Tabs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page that sends new tokens stays longer than one token lasts; one that does not is out."""
+    monkeypatch.setattr("examples.auth.app.LIFETIME", 2.0)
+    async with live_server(auth_app) as server:
+        stays = await log_in(await tabs.open(f"{server.http}/"), "ana", "tea")
+        await expect(stays.get_by_role("status")).to_have_text("You are ana.")
+        goes = await log_in(await tabs.open(f"{server.http}/"), "ben", "coffee")
+        await expect(goes.get_by_role("status")).to_have_text("You are ben.")
+        await goes.evaluate("clearInterval(refreshing)")
+        await expect(goes.get_by_role("status")).to_have_text(
+            "Closed with code 3000: token expired."
+        )
+        await send(stays, "still here")
+        await expect(stays.get_by_role("listitem")).to_have_text(["ana: still here"])
+
+
+HIJACK = """
+<!DOCTYPE html><title>Cats</title><link rel="icon" href="data:,"><p id="state" role="status"></p>
+<script>
+  const tell = (text) => { document.getElementById("state").textContent = text; };
+  const socket = new WebSocket("%s");
+  socket.onmessage = (event) => tell(`heard ${event.data}`);
+  socket.onclose = (event) => tell(`closed with ${event.code} ${event.reason}`);
+</script>
+"""
+"""A page that opens a WebSocket somewhere, wherever it is itself."""
+
+
+def victim(origins: OriginPolicy | None) -> FastAPI:
+    """An app whose WebSocket greets whoever the cookie says."""
+
+    async def verify(value: str) -> Principal | None:
+        return Principal("ana") if value == "of-ana" else None
+
+    app, manager = FastAPI(), ConnectionManager()
+    app.add_exception_handler(WebSocketException, RejectionHandler("close"))
+    find_user = Depends(authenticate(cookie("session"), verify=verify, origins=origins))
+
+    @app.get("/")
+    async def page(request: Request) -> HTMLResponse:
+        url = str(request.url_for("greet")).replace("http", "ws")
+        response = HTMLResponse(HIJACK % url)
+        response.set_cookie("session", "of-ana", httponly=True, samesite="lax")
+        return response
+
+    @app.websocket("/ws")
+    async def greet(websocket: WebSocket, who: Principal = find_user) -> None:
+        async with manager.connection(websocket, principal=who) as connection:
+            await connection.send(f"hello {who.user}")
+            await connection.receive()
+
+    return app
+
+
+@pytest.mark.parametrize("careless", [False, True])
+@pytest.mark.browser
+async def test_a_page_of_another_origin(tabs: Tabs, *, careless: bool) -> None:
+    """
+    It opens a WebSocket with its visitor's cookie, and is refused; without the check it is not.
+
+    Ports are origins of their own but share their cookies, and count as one site to SameSite.
+    """
+    evil = FastAPI()
+    app = victim(OriginPolicy(allow="*") if careless else None)
+    async with live_server(app) as server, live_server(evil) as other:
+
+        @evil.get("/")
+        async def page() -> HTMLResponse:
+            return HTMLResponse(HIJACK % f"{server.ws}/ws")
+
+        own = await tabs.open(f"{server.http}/")
+        await expect(own.get_by_role("status")).to_have_text("heard hello ana")
+        cats = await tabs.open(f"{other.http}/", beside=own)
+        told = "heard hello ana" if careless else "closed with 3003 origin not allowed"
+        await expect(cats.get_by_role("status")).to_have_text(told)
+        await own.reload()
+        await expect(own.get_by_role("status")).to_have_text("heard hello ana")
 
 
 # --- rooms

@@ -101,7 +101,7 @@ async def default_style(
 
 
 get_ticket = build_cookie_or_token(cookie="sid", query="ticket")
-assert_type(get_ticket, Callable[[HTTPConnection], Awaitable[str]])
+dependency: Callable[[HTTPConnection], Awaitable[str]] = get_ticket
 
 
 @app.websocket("/named")

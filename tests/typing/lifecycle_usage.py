@@ -3,6 +3,8 @@
 from typing import assert_never, assert_type
 
 from wshub import (
+    BackendLost,
+    BackendRegained,
     Connection,
     ConnectionClosed,
     ConnectionEnded,
@@ -34,6 +36,11 @@ def note(event: Event) -> None:
             assert_type(limit, LimitName)
             assert_type(action, LimitAction)
             assert_type(address, str | None)
+        case BackendLost(backend=backend, problem=problem):
+            assert_type(backend, str)
+            assert_type(problem, str)
+        case BackendRegained(gap=gap):
+            assert_type(gap, float)
         case _:
             assert_never(event)
 

@@ -16,8 +16,16 @@ from wshub import (
     Room,
     Statistics,
 )
-from wshub.backends import Backend, Deliver, MemoryBackend
-from wshub.messages import Envelope
+from wshub.backends import (
+    Backend,
+    Deliver,
+    Health,
+    MemoryBackend,
+    Receiver,
+    RedisBackend,
+    backend_from_url,
+)
+from wshub.messages import Audience, Envelope
 
 manager = ConnectionManager()
 
@@ -117,6 +125,8 @@ def figures() -> None:
     assert_type(statistics.dropped["overflow"], int)
     assert_type(statistics.evicted["send_timeout"], int)
     statistics.dropped.get("lost")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    statistics.skipped.get("lost")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    assert_type(manager.health(), Health)
     for count in statistics.evicted.values():
         assert_type(count, int)
 
@@ -124,8 +134,9 @@ def figures() -> None:
 class BackendOfTheApp:
     """An app's own backend needs no base class."""
 
-    def attach(self, deliver: Deliver) -> None:
-        self.deliver = deliver
+    def attach(self, receiver: Receiver) -> None:
+        assert_type(receiver.deliver, Deliver)
+        self.deliver = receiver.deliver
 
     async def start(self) -> None: ...
 
@@ -134,7 +145,19 @@ class BackendOfTheApp:
     async def publish(self, envelope: Envelope) -> None:
         await self.deliver(envelope)
 
+    def subscribe(self, audience: Audience, name: str) -> None: ...
+
+    def unsubscribe(self, audience: Audience, name: str) -> None: ...
+
+    async def subscribed(self, audience: Audience, name: str) -> None: ...
+
+    def health(self) -> Health:
+        return Health(ready=True, backend="mine", problem=None, seconds=0.0, outages=0)
+
 
 own: Backend = BackendOfTheApp()
+assert_type(backend_from_url("redis://localhost", prefix="shop"), Backend)
+redis: Backend = RedisBackend("redis://localhost", sharded=True, options={"ssl_ca_certs": "ca.pem"})
+RedisBackend(prefix=7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 ConnectionManager(backend=own)
 ConnectionManager(backend=BackendOfTheApp())

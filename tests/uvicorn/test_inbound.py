@@ -373,6 +373,48 @@ async def test_who_waits_for_the_handler_is_not_idle(fake_clock: FakeClock) -> N
         assert (await client.closed())[0] == 3008
 
 
+async def test_a_limit_that_is_reached_behind_a_full_inbox() -> None:
+    """By what came in one segment with the peer's close frame: it ends, and all is counted."""
+    limits = Limits(messages_per_second=5, burst=1)
+    app = Late(read_ahead=3, limits=limits)
+    async with serve(app.managed) as server, RawClient(f"{server.ws}/ws") as client:
+        (connection,) = await opened(app.managed)
+        await client.send_bytes(frame(Opcode.TEXT, b"more") * 30 + frame(Opcode.CLOSE))
+        await until(lambda: connection.closed)
+        app.receive(30)
+        assert (await client.read_frame()).opcode == Opcode.CLOSE
+        await until(lambda: not server.connections)
+    figures = app.manager.statistics()
+    assert (figures.received, figures.unread + len(app.got)) == (30, 30)
+    assert figures.limited["messages_per_second"] >= 1
+
+
+async def test_who_receives_already_sees_an_end_that_came_before_the_manager() -> None:
+    """Also one that came in the very turn in which the manager takes over."""
+    manager = ConnectionManager()
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        waiting = asyncio.create_task(receive())
+        await asyncio.sleep(0)
+        receive.__self__.data_received(frame(Opcode.TEXT, b"last") + frame(Opcode.CLOSE))
+        websocket = WebSocket(scope, receive, send)
+        websocket.client_state = websocket.application_state = WebSocketState.CONNECTED
+        async with manager.connection(websocket) as connection:
+            seen.extend([message async for message in connection])
+        seen.append((await waiting)["type"])
+
+    async with (
+        live_server(app, ws=FANOUT, lifespan="off") as server,
+        RawClient(f"{server.ws}/ws") as client,
+    ):
+        assert (await client.read_frame()).opcode == Opcode.CLOSE
+        await until(lambda: len(seen) == 2)
+    assert seen == ["last", "websocket.disconnect"]
+
+
 # --- who else looks
 
 

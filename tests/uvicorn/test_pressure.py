@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
+from fastapi import FastAPI, WebSocket
 
 from tests.managed import ManagedApp
 from tests.uvicorn.fanout import (
@@ -132,6 +133,49 @@ async def test_pongs_go_before_the_word_of_a_shutdown() -> None:
         assert opcodes[-2:] == [Opcode.PONG, Opcode.CLOSE]
 
 
+async def test_pongs_go_before_the_close_frame_of_who_lies() -> None:
+    """The same when the peer breaks the protocol."""
+    managed = ManagedApp(hold)
+    async with (
+        serve(managed, send_buffer=SEND_BUFFER) as server,
+        StalledClient(f"{server.ws}/ws") as client,
+    ):
+        (connection,) = await opened(managed)
+        await block(connection)
+        await client.send_bytes(frame(Opcode.PING, b"?") + frame(Opcode.TEXT, b"behind it"))
+        await until(lambda: managed.manager.statistics().received)
+        await client.send_bytes(b"\xff\xff")
+        await until(lambda: connection.closed)
+        opcodes = [frame.opcode for frame in await frames_to_the_end(client)]
+        assert opcodes[-2:] == [Opcode.PONG, Opcode.CLOSE]
+
+
+async def test_a_handler_that_returns_leaves_nothing_behind_in_the_queue() -> None:
+    """The tutorial's surface: what waits for a slow client leaves before the server closes."""
+    manager, app, leave = ConnectionManager(), FastAPI(), asyncio.Event()
+
+    @app.websocket("/ws")
+    async def wait(websocket: WebSocket) -> None:
+        await manager.connect(websocket)
+        await leave.wait()
+
+    async with (
+        live_server(app, ws=FANOUT, send_buffer=SEND_BUFFER) as server,
+        StalledClient(f"{server.ws}/ws") as client,
+    ):
+        await until(lambda: manager.statistics().connections)
+        for number in range(5):
+            await manager.broadcast(f"{number}" * 50_000)
+        await until(lambda: manager.statistics().queued == 5)
+        leave.set()
+        await until(lambda: not server.uvicorn.server_state.tasks)
+        texts = [frame.payload for frame in await frames_to_the_end(client)]
+        assert texts == [f"{number}".encode() * 50_000 for number in range(5)]
+        await until(lambda: not server.connections)
+        figures = manager.statistics()
+        assert (figures.sent, figures.queued, figures.dropped["closed"]) == (5, 0, 0)
+
+
 async def test_a_close_of_a_peer_that_dies_meanwhile_ends_at_once(fake_clock: FakeClock) -> None:
     """`close()` does not wait out `send_timeout` for a peer whose connection is lost."""
     managed = ManagedApp(hold, ConnectionManager(clock=fake_clock))
@@ -194,6 +238,27 @@ async def test_invalid_text_before_a_close_frame(caplog: pytest.LogCaptureFixtur
         assert await client.read(1) == b""
         await until(lambda: managed.outcomes == [None])
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+@pytest.mark.parametrize("blocks", [False, True])
+async def test_who_answers_no_ping_of_the_server_is_dropped(*, blocks: bool) -> None:
+    """Told so with 1011 if it reads, and at once if it does not; nothing of it is left."""
+    managed = ManagedApp(hold)
+    options = {"ws_ping_interval": 0.05, "ws_ping_timeout": 0.05}
+    async with (
+        serve(managed, send_buffer=SEND_BUFFER, **options) as server,
+        StalledClient(f"{server.ws}/ws") as client,
+    ):
+        (connection,) = await opened(managed)
+        if blocks:
+            await block(connection)
+        else:
+            opcodes = [frame.opcode for frame in await frames_to_the_end(client)]
+            assert opcodes == [Opcode.PING, Opcode.CLOSE]
+        await until(lambda: not server.connections)
+        await until(lambda: managed.outcomes == [None])
+    figures = managed.manager.statistics()
+    assert (figures.queued, figures.dropped["closed"]) == (0, int(blocks))
 
 
 # --- slow but steady

@@ -133,8 +133,8 @@ class Wire:
         numbers, data, position = [], self.taken, 0
         while len(data) >= position + HEADER:
             first, size = data[position : position + 2]
-            assert first == 0x81  # noqa: PLR2004  (the last frame of a text)
-            start = position + (HEADER if size == 126 else LONG_HEADER)  # noqa: PLR2004
+            assert first == 0x81
+            start = position + (HEADER if size == 126 else LONG_HEADER)
             size = int.from_bytes(data[position + 2 : start])
             position = start + size
             if len(data) >= position:
@@ -163,7 +163,7 @@ class NotedOutbox(FramedOutbox):
     __slots__ = ("noted",)
 
     def __init__(self, sink: Wire, link: Peer, hub: Network) -> None:
-        super().__init__(sink, link, hub)
+        super().__init__(sink, link, hub)  # type: ignore[arg-type]  # its clock is a fake one
         self.noted: list[int] = []
 
     def put(self, outgoing: Outgoing, start: Start = start_eagerly) -> None:

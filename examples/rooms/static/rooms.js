@@ -28,9 +28,12 @@ const me = { id: "", key: store.getItem("rooms.key"), name: store.getItem("rooms
 const conversations = new Map(); // by key
 const joined = new Set(JSON.parse(sessionStorage.getItem("rooms.joined") ?? "[]")).add(HOME);
 const people = new Map(); // of each room joined: id → person
+const workers = new Map(); // of each worker: what it says of its rooms, and when it did
 const namesSeen = new Map(); // of everybody ever seen, by id
 const outbox = new Map(); // what the server has not confirmed yet, by ref
 let sizes = {}; // people in each room there is
+let ownWorker = ""; // the one that this page is connected to
+let settled = 0; // by then all workers have told who is where
 let current = null; // the conversation on the screen
 
 function conversation(key) {
@@ -112,10 +115,13 @@ let lostAt = null;
 let cameSecond = null; // whether this person was here already when this tab came
 
 const receive = {
-  welcome({ you }) {
+  welcome({ you, worker }) {
     me.id = you;
     welcomed = true;
     people.clear();
+    workers.clear();
+    ownWorker = worker;
+    settle();
     if (lostAt) {
       const text = `The connection was lost at ${clock.format(lostAt)}. What was said until now is missing here.`;
       for (const each of conversations.values()) each.notice(text);
@@ -125,21 +131,18 @@ const receive = {
     sendAgain();
   },
 
-  rooms({ rooms }) {
-    sizes = rooms;
+  rooms({ worker, rooms }) {
+    about(worker).sizes = rooms;
+    addSizes();
   },
 
-  people({ room, people: list }) {
+  people({ worker, room, people: list }) {
     if (!joined.has(room)) return;
-    const before = people.get(room);
-    const now = new Map(list.map((person) => [person.id, person]));
-    people.set(room, now);
     for (const person of list) namesSeen.set(person.id, person.name);
-    if (now.has(me.id)) {
-      me.name = now.get(me.id).name;
-      cameSecond ??= now.get(me.id).tabs > 1;
-    }
-    if (before) tellChanges(conversation(room), before, now);
+    const { lists } = about(worker);
+    const isNews = lists.has(room) || Date.now() > settled;
+    lists.set(room, list);
+    addPeople(room, isNews);
   },
 
   said({ ref, room, sender, text }) {
@@ -147,7 +150,7 @@ const receive = {
   },
 
   told({ ref, sender, to, text }) {
-    for (const { id, name } of [sender, to]) namesSeen.set(id, name);
+    for (const { id, name } of [sender, to]) if (name) namesSeen.set(id, name);
     show(conversation(`@${sender.id === me.id ? to.id : sender.id}`), ref, sender, text);
   },
 
@@ -166,6 +169,54 @@ function show(where, ref, sender, text) {
   if (where === current && !seen) $("to-end").hidden = false;
   if (sender.id !== me.id && (where !== current || document.hidden)) where.unread += 1;
 }
+
+// ---- What several workers say, added up ---------------------------------------------------
+
+const AGAIN = 2000; // as on the server: so often a worker tells, if there are several
+const SILENT = 3 * AGAIN; // one that has not told for so long has gone
+
+function settle() {
+  settled = Date.now() + 2 * AGAIN;
+}
+
+function about(worker) {
+  if (!workers.has(worker)) workers.set(worker, { lists: new Map(), sizes: {}, heard: 0 });
+  return Object.assign(workers.get(worker), { heard: Date.now() });
+}
+
+function addSizes() {
+  sizes = {};
+  for (const worker of workers.values()) {
+    for (const [room, here] of Object.entries(worker.sizes)) sizes[room] = (sizes[room] ?? 0) + here;
+  }
+}
+
+function addPeople(room, isNews) {
+  const before = people.get(room);
+  const now = new Map();
+  for (const { lists } of workers.values()) {
+    for (const person of lists.get(room) ?? []) {
+      const tabs = person.tabs + (now.get(person.id)?.tabs ?? 0);
+      now.set(person.id, { ...person, tabs });
+    }
+  }
+  people.set(room, now);
+  if (now.has(me.id)) {
+    me.name = now.get(me.id).name;
+    cameSecond ??= now.get(me.id).tabs > 1;
+  }
+  if (before && isNews) tellChanges(conversation(room), before, now);
+}
+
+setInterval(() => {
+  for (const [name, { heard, lists }] of workers) {
+    if (name === ownWorker || Date.now() - heard < SILENT) continue;
+    workers.delete(name);
+    for (const room of lists.keys()) if (joined.has(room)) addPeople(room, true);
+    addSizes();
+    render();
+  }
+}, 1000);
 
 function tellChanges(where, before, now) {
   for (const [id, { name }] of now) {
@@ -262,6 +313,7 @@ function enter(room) {
     return false;
   }
   joined.add(room);
+  settle();
   rememberRooms();
   if (welcomed) link.send({ type: "enter", room });
   return true;
@@ -271,6 +323,7 @@ function leave({ key, room, log }) {
   joined.delete(room);
   rememberRooms();
   people.delete(room);
+  for (const { lists } of workers.values()) lists.delete(room);
   for (const [ref, { to }] of outbox) {
     if (to.key === key) outbox.delete(ref);
   }

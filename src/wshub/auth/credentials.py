@@ -1,28 +1,28 @@
-"""Where a connection carries its credential."""
+"""The tutorial's dependency: a cookie, or else a query parameter."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
-from fastapi import Depends, HTTPException
-from starlette.requests import HTTPConnection  # noqa: TC002  (FastAPI looks it up)
+from fastapi import Depends
 
-from wshub.exceptions import policy_violation
+from wshub.auth.source import first_of
+from wshub.auth.sources import cookie as cookie_source
+from wshub.auth.sources import query as query_source
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from wshub.auth.source import Source
 
 __all__ = ("CookieOrToken", "build_cookie_or_token", "get_cookie_or_token")
 
 
-def build_cookie_or_token(
-    *, cookie: str = "session", query: str = "token"
-) -> Callable[[HTTPConnection], Awaitable[str]]:
+def build_cookie_or_token(*, cookie: str = "session", query: str = "token") -> Source:
     """
     Build a dependency that returns a cookie's value, or else a query parameter's.
 
-    It serves WebSocket and HTTP routes. It proves nothing: what the value is worth, an empty one
-    included, is for the app to verify.
+    The same as `first_of(cookie(…), query(…))`. It serves WebSocket and HTTP routes, proves
+    nothing, and looks at no origin: what the value is worth, an empty one included, is for the
+    app to verify, or for `authenticate()`.
 
     Args:
         cookie: Name of the cookie, looked at first.
@@ -33,21 +33,10 @@ def build_cookie_or_token(
         The dependency. Where both are missing it raises `WebSocketException` with 1008 on a
         WebSocket route and answers 401 on an HTTP route.
     """
-
-    async def get_credential(connection: HTTPConnection) -> str:
-        session = connection.cookies.get(cookie)
-        token = connection.query_params.get(query)
-        if session is None and token is None:
-            reason = f"cookie {cookie!r} or query parameter {query!r} is missing"
-            if connection.scope["type"] == "http":
-                raise HTTPException(status_code=401, detail=reason)
-            raise policy_violation(reason)
-        return session or token or ""
-
-    return get_credential
+    return first_of(cookie_source(cookie), query_source(query))
 
 
-get_cookie_or_token: Callable[[HTTPConnection], Awaitable[str]] = build_cookie_or_token()
+get_cookie_or_token: Source = build_cookie_or_token()
 """The tutorial's dependency: cookie `session`, else query `token`, else 1008."""
 
 CookieOrToken: TypeAlias = Annotated[str, Depends(get_cookie_or_token)]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
+from wshub._servers import warn_of_workers
+from wshub.backends.base import Health
+
 if TYPE_CHECKING:
-    from wshub.backends.base import Deliver
-    from wshub.messages import Envelope
+    from wshub.backends.base import Deliver, Receiver
+    from wshub.messages import Audience, Envelope
 
 __all__ = ("MemoryBackend",)
 
@@ -15,14 +19,19 @@ class MemoryBackend:
     """
     Delivers straight on, in the call that publishes. Needs no start and no server.
 
-    It reaches the connections of this process only.
+    It reaches the connections of this process only. Where a server was told to start several
+    workers, a warning says so, once.
     """
 
     _deliver: Deliver
 
-    def attach(self, deliver: Deliver) -> None:
-        """Take the manager's `deliver`."""
-        self._deliver = deliver
+    def __init__(self) -> None:
+        self._since = time.monotonic()
+
+    def attach(self, receiver: Receiver) -> None:
+        """Take what the manager offers."""
+        warn_of_workers()
+        self._deliver = receiver.deliver
 
     async def start(self) -> None:
         """Nothing to get ready."""
@@ -33,3 +42,16 @@ class MemoryBackend:
     async def publish(self, envelope: Envelope) -> None:
         """Deliver `envelope`."""
         await self._deliver(envelope)
+
+    def subscribe(self, audience: Audience, name: str) -> None:
+        """Everything is delivered here anyway."""
+
+    def unsubscribe(self, audience: Audience, name: str) -> None:
+        """Nothing to undo."""
+
+    async def subscribed(self, audience: Audience, name: str) -> None:
+        """Nothing to wait for."""
+
+    def health(self) -> Health:
+        """Always ready."""
+        return Health(True, "MemoryBackend", None, time.monotonic() - self._since, 0)  # noqa: FBT003

@@ -17,6 +17,8 @@ with needing("wshub[testing]"):
     import pytest
     import pytest_asyncio
 
+pytest.register_assert_rewrite("wshub.testing._worker", "wshub.testing.backends")
+
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 

@@ -86,6 +86,8 @@ class UvicornSink:
         if not self._knows_when_full:
             self.open()  # it held something when it was attached, and nobody told that it left
         transport.write(frames)
+        if transport.is_closing():
+            raise ConnectionResetError("the peer is gone")
         if self._protocol.writable.is_set():
             self.open()
             return None

@@ -7,6 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.protocol import OPEN
 
 from wshub._sink import FRAMES_EXTENSION, abort_transport
 from wshub.uvicorn._deflate import make_extensions, window_bits_of
@@ -127,22 +128,17 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
 
     def send_receive_event_to_app(self) -> None:
         """Hand over a whole message."""
+        data = self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
+        try:
+            message = str(data, "utf-8") if self.curr_msg_data_type == "text" else bytes(data)
+        except UnicodeDecodeError:
+            self._refuse_text()
+            return
         if self._receiver is None or self.close_sent:
             super().send_receive_event_to_app()
-            return
-        data = self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
-        self.frames = []
-        if self.curr_msg_data_type == "bytes":
-            self._take(bytes(data))
-            return
-        try:
-            text = str(data, "utf-8")
-        except UnicodeDecodeError:
-            if self.conn.close_sent is None:  # else the peer has closed in the same segment
-                self.conn.send_close(1007)
-            self.handle_parser_exception()
         else:
-            self._take(text)
+            self.frames = []
+            self._take(message)
 
     def handle_ping(self) -> None:
         """Answer, or keep the answer until the peer reads: the last one will do (§5.5.3)."""
@@ -162,6 +158,7 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
     def handle_parser_exception(self) -> None:
         """End it: the peer broke the protocol."""
         self._flush()
+        self._write_late_pong()
         if self.conn.close_sent is None:  # it did not wait for the answer to its handshake
             self.queue.put_nowait({"type": "websocket.disconnect", "code": 1006})
             self.transport.close()
@@ -174,13 +171,12 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
         """End it: the peer did not answer a ping."""
         super().keepalive_timeout()
         self._sink.end()
-        if self.transport.get_write_buffer_size():
+        if self._receiver is not None and self.transport.get_write_buffer_size():
             abort_transport(self.transport)  # nobody will ever take what it holds
 
     def eof_received(self) -> None:
         """Write all that waits for a peer that only reads on; the transport closes next."""
-        if self._held is not None:
-            self._held.pour()
+        self._pour()
         self._sink.end()
 
     def pause_writing(self) -> None:
@@ -201,8 +197,7 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
             self.stop_keepalive()
             self.transport.close()
             return
-        if self._held is not None:
-            self._held.pour()
+        self._pour()
         self._write_late_pong()
         super().shutdown()
         self._sink.end()
@@ -222,12 +217,23 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
         try:
             return await self._app(scope, receive, send)
         finally:
-            self._flush()  # uvicorn closes the transport next
+            self._pour()  # uvicorn closes the transport next
             self._sink.end()
 
     def _flush(self) -> None:
         if self._held is not None:
             self._held.flush()
+
+    def _pour(self) -> None:
+        if self._held is not None:
+            self._held.pour()
+
+    def _refuse_text(self) -> None:
+        if self.close_sent:
+            return
+        if self.conn.state is OPEN:  # and the peer has not closed in the same segment
+            self.conn.send_close(1007)
+        self.handle_parser_exception()
 
     def _write_late_pong(self) -> None:
         if self._late_pong:
@@ -260,9 +266,9 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
 
     def _end(self, event: AsgiEvent) -> None:
         if self._receiver is not None:
-            for message in self._backlog:
+            backlog, self._backlog = self._backlog, ()  # taking one may resume
+            for message in backlog:
                 self._receiver.take(message)
-            self._backlog = ()
             self._receiver.see_disconnect(event)
 
 

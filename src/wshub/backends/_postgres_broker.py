@@ -1,0 +1,107 @@
+"""PostgreSQL as a broker: its LISTEN and NOTIFY."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from typing import TYPE_CHECKING
+
+from wshub.backends._postgres_notification import (
+    Spilled,
+    quote_identifier,
+    read_notification,
+    shorten,
+    write_notification,
+    write_reference,
+)
+from wshub.backends._postgres_servers import PostgresServers
+from wshub.backends._postgres_table import CLEAN_INTERVAL, PostgresTable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from wshub.backends._postgres_link import PostgresLink
+
+__all__ = ("PostgresBroker",)
+
+
+class PostgresBroker:
+    """
+    Publishes on one connection, and listens on another.
+
+    Notifications have the order in which their transactions commit, for all who listen. A payload
+    that needs a row is in the transaction of its notification, so the row is there when it comes.
+    """
+
+    def __init__(self, url: str, options: Mapping[str, str | int], prefix: str) -> None:
+        self._servers = PostgresServers(url, options)
+        self._table = PostgresTable(prefix)
+        self._links: list[PostgresLink] = []
+        self._clean_at = 0.0
+
+    async def connect(self) -> None:
+        """Connect twice, and see to the table."""
+        try:
+            listening = await self._open()
+            publishing = await self._open()
+            publishing.tie(listening)
+            await self._table.prepare(publishing)
+        except BaseException:
+            self._servers.turn()
+            raise
+        self._clean_at = time.monotonic() + CLEAN_INTERVAL
+
+    def spread(self, channel: str) -> Sequence[str]:
+        """Return the channel that is given: there is one server."""
+        return [channel]
+
+    async def close(self) -> None:
+        """Drop both connections."""
+        links, self._links = self._links, []
+        for link in links:
+            link.close()
+
+    async def publish(self, messages: Sequence[tuple[str, bytes]]) -> None:
+        """Publish payloads in one transaction."""
+        _, publishing = self._links
+        if time.monotonic() >= self._clean_at and not await self._table.clean(publishing):
+            self._clean_at = time.monotonic() + CLEAN_INTERVAL
+        notifications: list[tuple[str, str]] = []
+        rows: list[bytes] = []
+        for number, (channel, payload) in enumerate(messages):
+            text = write_notification(number, payload)
+            if text is None:
+                key = secrets.token_bytes(16)
+                rows += (key, payload)
+                text = write_reference(number, key)
+            notifications.append((shorten(channel), text))
+        statement = self._table.publication(len(rows) // 2)
+        await publishing.ask(statement, json.dumps(notifications).encode(), *rows)
+
+    async def subscribe(self, channels: Sequence[str]) -> None:
+        """Listen on channels."""
+        await self._change(b"LISTEN", channels)
+
+    async def unsubscribe(self, channels: Sequence[str]) -> None:
+        """Listen no more."""
+        await self._change(b"UNLISTEN", channels)
+
+    async def receive(self) -> bytes:
+        """Return the payload of the next notification."""
+        listening, publishing = self._links
+        payload = read_notification(await listening.receive())
+        if isinstance(payload, Spilled):
+            # Not on the connection that listens: it would have to read all that has come first.
+            return await self._table.fetch(publishing, payload.key)
+        return payload
+
+    async def _open(self) -> PostgresLink:
+        link = await self._servers.connect()
+        self._links.append(link)
+        await link.ask(b"SET idle_session_timeout = 0")
+        return link
+
+    async def _change(self, verb: bytes, channels: Sequence[str]) -> None:
+        statements = [verb + b" " + quote_identifier(shorten(channel)) for channel in channels]
+        await self._links[0].ask(b"; ".join(statements))

@@ -1,0 +1,64 @@
+"""Servers between workers: one of each kind for a process that runs tests, or one for a test."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.brokers.kinds import KINDS, Broker, Kind, OwnBroker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+
+@pytest.fixture(scope="session", params=KINDS, ids=lambda kind: kind.name)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    """Each kind of broker in turn."""
+    chosen: Kind = request.param
+    if chosen.missing is not None:  # pragma: no cover (depends on the machine)
+        if os.environ.get(chosen.requires):
+            pytest.fail(chosen.missing)
+        pytest.skip(chosen.missing)
+    return chosen
+
+
+@pytest.fixture(scope="session")
+def started() -> Generator[Callable[[Kind], Broker], None, None]:
+    """Start a server of a kind when it is first asked for; stop them all at the end."""
+    running: dict[str, Broker] = {}
+
+    def start(kind: Kind) -> Broker:
+        if kind.name not in running:
+            running[kind.name] = kind.find()
+            running[kind.name].start()
+        return running[kind.name]
+
+    yield start
+    for broker in running.values():
+        broker.stop()
+
+
+@pytest.fixture(scope="session")
+def broker(kind: Kind, started: Callable[[Kind], Broker]) -> Broker:
+    """A server that other tests use, too."""
+    return started(kind)
+
+
+@pytest.fixture
+def own_broker(kind: Kind) -> Generator[OwnBroker, None, None]:
+    """A server that nobody else uses, and that may be hurt."""
+    server = kind.launch()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def prefix() -> str:
+    """Keeps the channels of one test apart from those of others."""
+    return f"t{secrets.token_hex(6)}"

@@ -1,0 +1,95 @@
+"""Workers as processes of their own: real uvicorn servers around `worker_app`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from tests.ports import free_port
+from wshub.testing import connect, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from contextlib import AbstractAsyncContextManager
+
+    from wshub.testing import Client
+
+ROOT = Path(__file__).parents[2]
+
+
+class Server:
+    """
+    uvicorn with some workers, on a port of its own.
+
+    Attributes:
+        port: Where it listens.
+    """
+
+    def __init__(
+        self, url: str, options: dict[str, Any], *arguments: str, app: str = "worker_app"
+    ) -> None:
+        self.port = free_port()
+        command = [sys.executable, "-m", "uvicorn", f"tests.brokers.{app}:app"]
+        command += ["--port", str(self.port), "--log-level", "warning"]
+        command += ["--ws", "websockets-sansio", "--timeout-graceful-shutdown", "3", *arguments]
+        settings = {"WSHUB_BACKEND": url, "WSHUB_OPTIONS": json.dumps(options)}
+        self._process = subprocess.Popen(
+            command, cwd=ROOT, env={**os.environ, **settings}, start_new_session=True
+        )
+
+    def begins(self) -> None:
+        """Wait until it answers."""
+        wait_until(self._answers, 30, awaited="a worker to answer")
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """End it by a signal."""
+        self._process.send_signal(number)
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:  # pragma: no cover (its workers would outlive it)
+            os.killpg(self._process.pid, signal.SIGKILL)
+            raise
+
+    def connect(self, query: str = "") -> AbstractAsyncContextManager[Client]:
+        """Connect a client."""
+        return connect(f"ws://127.0.0.1:{self.port}/ws?{query}")
+
+    async def request(self, method: str, path: str, **options: Any) -> Any:
+        """Send an HTTP request to one of its workers; return the value of the answer."""
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}") as http:
+            answer = await http.request(method, path, **options)
+        return answer.raise_for_status().json()
+
+    async def broadcast(self, *texts: str, **query: str) -> None:
+        """Let one of its workers broadcast."""
+        await self.request("POST", "/broadcast", json=texts, params=query)
+
+    def _answers(self) -> bool:
+        assert self._process.poll() is None
+        try:
+            return httpx.get(f"http://127.0.0.1:{self.port}/state").is_success
+        except httpx.TransportError:
+            return False
+
+
+@contextmanager
+def running(
+    url: str, options: dict[str, Any], *arguments: str, number: int = 1, app: str = "worker_app"
+) -> Generator[list[Server], None, None]:
+    """Run so many servers for the length of a block."""
+    servers = [Server(url, options, *arguments, app=app) for _ in range(number)]
+    try:
+        for server in servers:
+            server.begins()
+        yield servers
+    finally:
+        for server in servers:
+            server.stop()

@@ -1,0 +1,93 @@
+"""Several workers and a backend in memory: each is told that it does not reach the others."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.ports import free_port, is_free
+from wshub import ConnectionManager
+from wshub._servers import count_workers, warn_of_workers
+from wshub.testing import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+
+@pytest.mark.parametrize(
+    ("command", "environment", "workers"),
+    [
+        ("/venv/bin/uvicorn main:app --workers 4", {}, 4),
+        ("/venv/bin/uvicorn main:app --workers=4", {}, 4),
+        ("/site-packages/uvicorn/__main__.py main:app --workers 2", {}, 2),
+        ("/venv/bin/uvicorn main:app", {"WEB_CONCURRENCY": "3"}, 3),
+        ("/venv/bin/uvicorn main:app --workers 1", {"WEB_CONCURRENCY": "3"}, 1),
+        ("/venv/bin/uvicorn main:app --workers 4 --reload", {}, 1),
+        ("/venv/bin/uvicorn main:app --workers", {}, 1),
+        ("/venv/bin/uvicorn main:app --workers many", {}, 1),
+        ("/venv/bin/uvicorn main:app", {}, 1),
+        ("/venv/bin/fastapi run --workers 4 main.py", {}, 4),
+        ("/venv/bin/gunicorn -k uvicorn_worker.UvicornWorker -w 4 main:app", {}, 4),
+        ("/venv/bin/gunicorn -w4 main:app", {}, 4),
+        ("/venv/bin/gunicorn main:app", {"GUNICORN_CMD_ARGS": "--workers=5 -b 'a b'"}, 5),
+        ("/venv/bin/gunicorn main:app", {"WEB_CONCURRENCY": "6"}, 6),
+        ("/venv/bin/hypercorn -w 4 main:app", {}, 4),
+        ("/venv/bin/granian --interface asgi main:app", {"GRANIAN_WORKERS": "2"}, 2),
+        ("/venv/bin/uvicorn.exe main:app --workers 2", {}, 2),
+        ("manage.py --workers 4", {"WEB_CONCURRENCY": "4"}, 1),
+        ("/site-packages/pytest/__main__.py -w 4", {}, 1),
+        ("", {"WEB_CONCURRENCY": "4"}, 1),
+    ],
+)
+def test_the_command_of_a_server_tells_the_number(
+    command: str, environment: dict[str, str], workers: int
+) -> None:
+    """Only of a server that is known; its variable counts where there is no option."""
+    assert count_workers(command.split(), environment) == workers
+
+
+@pytest.fixture
+def unwarned() -> Generator[None, None, None]:
+    warn_of_workers.cache_clear()
+    yield
+    warn_of_workers.cache_clear()
+
+
+@pytest.mark.usefixtures("unwarned")
+def test_it_is_said_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """However many managers there are."""
+    monkeypatch.setattr(sys, "argv", ["/venv/bin/uvicorn", "main:app", "--workers", "2"])
+    for _ in range(3):
+        ConnectionManager()
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "one of 2 workers" in record.getMessage()
+
+
+@pytest.mark.usefixtures("unwarned")
+def test_nothing_is_said_of_one_worker(caplog: pytest.LogCaptureFixture) -> None:
+    """Nor where nobody knows."""
+    ConnectionManager()
+    assert caplog.records == []
+
+
+def test_each_worker_of_uvicorn_says_it(tmp_path: Path) -> None:
+    """As its processes inherit the command."""
+    port, log = free_port(), tmp_path / "log"
+    command = [sys.executable, "-m", "uvicorn", "tests.waiting_app:app"]
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [*command, "--port", str(port), "--workers", "2"],
+            cwd=Path(__file__).parents[1],
+            stderr=stream,
+        )
+    try:
+        wait_until(lambda: log.read_text().count("one of 2 workers") == 2, 30)
+        wait_until(lambda: not is_free(port), 30)
+    finally:
+        process.terminate()
+        process.wait(20)

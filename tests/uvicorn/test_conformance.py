@@ -10,18 +10,21 @@ from unittest import mock
 
 import pytest
 import trustme
+from fastapi import FastAPI, WebSocket
 
 from tests.managed import ManagedApp, echo
 from tests.uvicorn.cases import CASES, LIMIT, TIGHT, TIGHT_LIMIT, Case, closing
+from tests.uvicorn.fanout import descriptor_of
 from tests.uvicorn.wire import Head, answered, frames_of, open_wire
 from tests.uvicorn.witness import ECHOES, FANOUT, MANAGED, STOCK, Witness
-from wshub import ConnectionManager, OutboxOptions
+from wshub import Connection, ConnectionManager, OutboxOptions
 from wshub._link import EVICTION_GRACE
 from wshub._sink import abort_transport, unsent_bytes_of
 from wshub.testing import (
     DeadClient,
     HalfOpenClient,
     Opcode,
+    RawClient,
     StalledClient,
     connect,
     frame,
@@ -33,7 +36,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
-    from wshub import Connection
     from wshub.testing import FakeClock
 
 TEXT, CLOSE, PING, PONG = Opcode.TEXT, Opcode.CLOSE, Opcode.PING, Opcode.PONG
@@ -392,6 +394,32 @@ async def test_a_client_that_says_no_more_and_stalls_is_cut_off(fake_clock: Fake
         await until(lambda: managed.outcomes)
     assert managed.manager.statistics().queued == 0
     assert fake_clock.waiting == 0
+
+
+async def test_frames_go_past_a_transport_that_held_the_handshake() -> None:
+    """As soon as a client has read that, and without anybody telling."""
+    manager, connections = ConnectionManager(), list[Connection]()
+    app = FastAPI()
+
+    @app.websocket("/")
+    async def accept(websocket: WebSocket) -> None:
+        headers = [(b"x-long", b"x" * 60_000)]
+        async with manager.connection(websocket, headers=headers) as connection:
+            connections.append(connection)
+            await connection.receive()
+
+    async with (
+        live_server(app, ws=FANOUT, send_buffer=4096) as server,
+        RawClient(server.ws, wait=False, receive_buffer=4096) as client,
+    ):
+        await until(lambda: connections)
+        assert descriptor_of(connections[0]) < 0
+        head = await client.read(60_000)
+        while not head.endswith(b"\r\n\r\n"):
+            head += await client.read(1)
+        await connections[0].send("hello")
+        assert (await client.read_frame()).payload == b"hello"
+        assert descriptor_of(connections[0]) >= 0
 
 
 @asynccontextmanager

@@ -138,7 +138,9 @@ async def _be_served(server: Process, workers: int) -> None:
         while len(clients) < workers:
             client = StalledClient(server.url)
             await stack.enter_async_context(client)
-            told = json.loads((await client.read_frame()).payload)
+            for _ in range(2):  # with some event loops what comes in the first turn is not typical
+                await client.send_frame(Opcode.TEXT, b"how?")
+                told = json.loads((await client.read_frame()).payload)
             process = told.pop("process")
             assert told == {"past the transport": True, "without delay": True}
             clients.setdefault(process, client)
@@ -162,7 +164,9 @@ def test_it_serves_on_a_unix_domain_socket(tmp_path: Path) -> None:
     with run(Way((*UVICORN[:-2], "--uds", str(path))), tmp_path / "log") as server:
         wait_until(lambda: server.has_started, timeout=30)
         with unix_connect(str(path), "ws://localhost/ws", compression=None) as client:
-            told = json.loads(client.recv(DEADLINE))
+            for _ in range(2):
+                client.send("how?")
+                told = json.loads(client.recv(DEADLINE))
             assert told["past the transport"]
             server.process.terminate()
             with pytest.raises(ConnectionClosedError) as closed:

@@ -83,6 +83,8 @@ class UvicornSink:
         transport = self._protocol.transport
         if transport.is_closing():
             raise ConnectionResetError("the transport is closed")
+        if not self._knows_when_full:
+            self.open()  # it held something when it was attached, and nobody told that it left
         transport.write(frames)
         if transport.is_closing():
             raise ConnectionResetError("the peer is gone")

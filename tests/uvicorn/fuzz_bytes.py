@@ -7,9 +7,11 @@ Takes the options of libFuzzer. Needs `pip install atheris`.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import sys
+from typing import Any
 
-import atheris
+atheris: Any = importlib.import_module("atheris")
 
 with atheris.instrument_imports(include=["wshub", "websockets", "uvicorn.protocols"]):
     from tests.uvicorn.victim import Victim

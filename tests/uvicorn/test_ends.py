@@ -19,102 +19,128 @@ import trustme
 from tests.managed import ManagedApp
 from tests.uvicorn.bait import Bait
 from tests.uvicorn.fanout import SEND_BUFFER, block, descriptor_of, opened, serve
-from wshub import ConnectionManager
+from tests.uvicorn.wires import Network
+from wshub import ConnectionManager, OutboxOptions
 from wshub.testing import DeadClient, Opcode, connect, until
+from wshub.uvicorn._sink import UvicornSink
 
 if TYPE_CHECKING:
     from wshub import Connection
-    from wshub.testing import FakeClock
+    from wshub.testing import FakeClock, LiveServer
 
 ROOT = Path(__file__).parents[2]
 
 
 async def hold(connection: Connection) -> None:
-    """Receive until the end."""
-    async for _ in connection:
-        pass
+    """Receive nothing until the end."""
+    assert [message async for message in connection] == []
 
 
 # --- descriptors: the number of a socket that was closed is soon that of another
 
 
-WAYS = ("dies", "closes", "lies", "leaves", "is aborted", "is closed", "stalls")
+class Crowd:
+    """
+    Clients that come and go in every way.
+
+    Attributes:
+        managed: The app that they connect to.
+        strays: What was written to something that is no connection.
+        frames: How many broadcasts were written.
+    """
+
+    WAYS = ("dies", "closes", "lies", "leaves", "is aborted", "is closed", "stalls")
+
+    def __init__(self, server: LiveServer, managed: ManagedApp) -> None:
+        self._server = server
+        self._chance = random.Random(7)  # noqa: S311  (the same in each run)
+        self._clients: list[asyncio.Task[None]] = []
+        self._write = os.write
+        self.managed = managed
+        self.strays: list[bytes] = []
+        self.frames = 0
+
+    def write(self, descriptor: int, data: bytes) -> int:
+        """Do as `os.write()`, and look who gets frames with text."""
+        if data[:1] == b"\x81":
+            self.frames += 1
+            connected = self._server.uvicorn.server_state.connections
+            sockets = [each.transport.get_extra_info("socket") for each in connected]
+            self.strays.extend([data] * (descriptor not in [each.fileno() for each in sockets]))
+        return self._write(descriptor, data)
+
+    @property
+    def present(self) -> int:
+        """How many are there."""
+        return sum(not client.done() for client in self._clients)
+
+    @property
+    def errors(self) -> list[BaseException]:
+        """What went wrong with those who were there."""
+        return [error for client in self._clients if (error := client.exception())]
+
+    def let_one_in(self) -> None:
+        """Start another client."""
+        way = self.WAYS[len(self._clients) % len(self.WAYS)]
+        self._clients.append(asyncio.create_task(self._come_and_go(way)))
+
+    async def _come_and_go(self, way: str) -> None:
+        # Others may have it aborted, or closed, before.
+        with suppress(EOFError, ConnectionError):
+            async with DeadClient(f"{self._server.ws}/ws") as client:
+                for _ in range(self._chance.randrange(4)):
+                    if (await client.read_frame()).opcode == Opcode.CLOSE:
+                        return
+                await self._go(client, way)
+
+    async def _go(self, client: DeadClient, way: str) -> None:
+        if way == "dies":
+            client.die()
+        elif way == "closes":
+            await client.send_frame(Opcode.CLOSE, (1000).to_bytes(2))
+        elif way == "lies":
+            await client.send_bytes(b"\xff\xff")
+        elif way == "leaves":
+            client.socket.close()
+        elif way == "stalls":
+            await asyncio.sleep(0.05)
+        else:
+            connection = self._chance.choice(self.managed.opened)
+            if way == "is closed":
+                await connection.close(4000)
+            connection.abort()
 
 
 @pytest.mark.timeout(120)
-async def test_a_frame_never_reaches_another_socket(  # noqa: C901, PLR0915  (one scene)
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_frame_never_reaches_another_socket(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Clients come and vanish in every way while everyone is written to in every turn.
 
     Whatever takes the place of a socket gets nothing that was meant for it.
     """
-    chance, bait, write = random.Random(7), Bait(), os.write  # noqa: S311  (the same every time)
-    managed = ManagedApp(hold)
+    bait, managed = Bait(), ManagedApp(hold)
     manager = managed.manager
-    strays: list[bytes] = []
-    frames = 0
-
-    def check(descriptor: int, data: bytes) -> int:
-        nonlocal frames
-        if data[:1] == b"\x81":
-            frames += 1
-            connected = server.uvicorn.server_state.connections
-            sockets = [each.transport.get_extra_info("socket") for each in connected]
-            if descriptor not in [each.fileno() for each in sockets]:
-                strays.append(data)
-        return write(descriptor, data)
-
-    async def come_and_go(way: str) -> None:
-        bait.lay(1)
-        # Others may have it aborted, or closed, before.
-        with suppress(EOFError, ConnectionError):
-            await go(way)
-
-    async def go(way: str) -> None:
-        async with DeadClient(f"{server.ws}/ws") as client:
-            for _ in range(chance.randrange(4)):
-                if (await client.read_frame()).opcode == Opcode.CLOSE:
-                    return
-            if way == "dies":
-                client.die()
-            elif way == "closes":
-                await client.send_frame(Opcode.CLOSE, (1000).to_bytes(2))
-            elif way == "lies":
-                await client.send_bytes(b"\xff\xff")
-            elif way == "leaves":
-                client.socket.close()
-            elif way == "stalls":
-                await asyncio.sleep(0.05)
-            elif managed.opened:
-                connection = chance.choice(managed.opened)
-                if way == "is aborted":
-                    connection.abort()
-                else:
-                    await connection.close(4000)
-
     async with serve(managed, send_buffer=SEND_BUFFER) as server:
-        monkeypatch.setattr(os, "write", check)
-        clients: list[asyncio.Task[None]] = []
+        crowd = Crowd(server, managed)
+        monkeypatch.setattr(os, "write", crowd.write)
         for number in range(800):
-            if sum(not client.done() for client in clients) < 20:
-                clients.append(asyncio.create_task(come_and_go(WAYS[number % len(WAYS)])))
+            if crowd.present < 20:
+                crowd.let_one_in()
+                bait.lay(1)
             await manager.broadcast(f"{number}")
             if number % 3:
                 await asyncio.sleep(0)
             if number % 100 == 0:
                 assert bait.took() == []
-            managed.opened = [one for one in managed.opened if one.closed is None]
-        while not all(client.done() for client in clients):
+        while crowd.present:
             await manager.broadcast("more")
             await asyncio.sleep(0.001)
         await until(lambda: not server.connections)
     monkeypatch.undo()
     assert bait.took() == []
-    assert strays == []
-    assert [client.exception() for client in clients if client.exception()] == []
-    assert frames > 500
+    assert crowd.strays == []
+    assert crowd.errors == []
+    assert crowd.frames > 800
     assert manager.statistics().queued == 0
 
 
@@ -215,3 +241,71 @@ async def test_a_message_over_tls_may_be_longer_than_what_the_transport_takes(
             assert [await client.receive() for _ in range(10)] == [f"{n}" for n in range(10)]
         await until(lambda: not server.connections)
     assert managed.manager.statistics().sent == blocked + 10
+
+
+# --- transports that fail as they are written to
+
+
+class Failing:
+    """
+    A transport, and the protocol around it, whose peer turns out to be gone.
+
+    Attributes:
+        closing: Whether that has shown.
+    """
+
+    def __init__(self, *, closing: bool) -> None:
+        self.transport = self
+        self.closing = closing
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def write(self, data: bytes) -> None:
+        self.closing = bool(data)
+
+
+@pytest.mark.parametrize("closing", [False, True])
+def test_what_a_dying_transport_was_given_is_not_sent(*, closing: bool) -> None:
+    """Whether it is closed already, or fails on this very write."""
+    sink = UvicornSink(Failing(closing=closing))  # type: ignore[arg-type]
+    with pytest.raises(ConnectionResetError):
+        sink.write(b"frame")
+    assert sink.is_closing
+
+
+def test_what_cannot_be_poured_is_dropped() -> None:
+    """By a transport that is closed; nothing waits any longer."""
+    network = Network(OutboxOptions(), 1)
+    (peer,) = network.peers
+
+    async def pour() -> None:
+        peer.wire.room = 0
+        for _ in range(3):
+            network.put(peer)
+        peer.outbox.flush()
+        assert peer.outbox.messages == 3
+        peer.wire.is_lost = True
+        peer.outbox.pour()
+
+    with network.connected():
+        asyncio.run(pour())
+    figures = network.counters
+    assert (figures.dropped["closed"], figures.queued, figures.sent) == (3, 0, 0)
+
+
+async def test_what_is_poured_may_leave_at_once() -> None:
+    """The transport has just written what blocked."""
+    network = Network(OutboxOptions(), 1)
+    (peer,) = network.peers
+    with network.connected():
+        peer.wire.room = 0
+        for _ in range(3):
+            network.put(peer)
+        peer.outbox.flush()
+        peer.wire.give_room(None)
+        peer.outbox.pour()
+        assert peer.wire.messages == [1, 2, 3]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    assert (network.counters.sent, network.counters.queued) == (3, 0)

@@ -14,12 +14,15 @@ from hypothesis import strategies as st
 
 from tests.managed import ManagedApp
 from tests.uvicorn.fanout import FANOUT, descriptor_of, opened, protocol_of, serve, watched_writes
-from tests.uvicorn.wires import Network
-from wshub import ConnectionManager, OutboxOptions, messages
+from tests.uvicorn.wires import Network, Peer
+from wshub import ConnectionManager, OutboxOptions
 from wshub._flush import TURN
+from wshub._frames import encode_frame
 from wshub.testing import HalfOpenClient, Opcode, RawClient, connect, frame, live_server, until
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from wshub import Connection
     from wshub.testing import FakeClock
 
@@ -27,9 +30,8 @@ LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
 async def hold(connection: Connection) -> None:
-    """Receive until the end."""
-    async for _ in connection:
-        pass
+    """Receive nothing until the end."""
+    assert [message async for message in connection] == []
 
 
 def text(message: str) -> bytes:
@@ -114,13 +116,12 @@ async def test_what_was_sent_in_a_turn_leaves_before_the_peer_is_answered(
 async def test_a_broadcast_is_framed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """All recipients get the very same bytes, also of several messages in one turn."""
     framed: list[str | bytes] = []
-    encode_frame = messages.encode_frame  # type: ignore[attr-defined]
 
     def note(data: str | bytes, form: Any) -> bytes:
         framed.append(data)
         return encode_frame(data, form)
 
-    monkeypatch.setattr(messages, "encode_frame", note)
+    monkeypatch.setattr("wshub.messages.encode_frame", note)
     managed = ManagedApp(hold)
     async with serve(managed) as server, AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(RawClient(f"{server.ws}/ws")) for _ in range(10)]
@@ -238,7 +239,7 @@ STEPS = st.one_of(
     st.tuples(st.just("turn"), st.none()),
     st.tuples(st.just("time"), st.integers(1, 12)),
     st.tuples(st.just("cancel"), st.none()),
-    st.tuples(st.sampled_from(["stop", "pour", "discard", "lose"]), st.none()),
+    st.tuples(st.sampled_from(["stop", "pour", "discard", "break", "lose"]), st.none()),
 )
 
 
@@ -258,6 +259,8 @@ class Story:
                 self._look()
             for peer in network.peers:
                 peer.wire.give_room(None)
+                if peer.wire.is_lost:
+                    peer.wire.lose()
             for _ in range(10):
                 await asyncio.sleep(0)
             for sender in self._senders:
@@ -275,35 +278,31 @@ class Story:
                 if not network.counters.dropped["closed"]:
                     assert network.counters.sent == whole
 
-    async def _take(self, peer: Any, step: str, value: Any) -> None:  # noqa: C901, PLR0912  (a table)
+    async def _take(self, peer: Peer, step: str, value: Any) -> None:
         network, outbox = self._network, peer.outbox
-        if step == "broadcast":
-            network.broadcast(value)
-        elif step == "put":
-            network.put(peer, value)
-        elif step == "send":
-            self._senders.append(asyncio.create_task(network.send(peer, value)))
-        elif step == "give room":
-            peer.wire.give_room(value)
-        elif step == "block":
-            peer.wire.room = value
-        elif step == "flush":
-            outbox.flush()
-        elif step == "turn":
+        if step == "turn":
             await asyncio.sleep(0)
         elif step == "time":
             await network.clock.advance(value)
-        elif step == "cancel":
-            for sender in self._senders[-1:]:
-                sender.cancel()
-        elif step == "stop":
-            outbox.stop_accepting()
-        elif step == "pour":
-            outbox.pour()
-        elif step == "discard":
-            outbox.discard()
         else:
-            peer.wire.lose()
+            steps: dict[str, Callable[[], object]] = {
+                "broadcast": lambda: network.broadcast(value),
+                "put": lambda: network.put(peer, value),
+                "send": lambda: self._start_to_send(peer, value),
+                "cancel": lambda: [sender.cancel() for sender in self._senders[-1:]],
+                "block": lambda: setattr(peer.wire, "room", value),
+                "give room": lambda: peer.wire.give_room(value),
+                "flush": outbox.flush,
+                "stop": outbox.stop_accepting,
+                "pour": outbox.pour,
+                "discard": outbox.discard,
+                "break": lambda: setattr(peer.wire, "is_lost", True),
+                "lose": peer.wire.lose,
+            }
+            steps[step]()
+
+    def _start_to_send(self, peer: Peer, size: int) -> None:
+        self._senders.append(asyncio.create_task(self._network.send(peer, size)))
 
     def _look(self) -> None:
         counters, options = self._network.counters, self._options

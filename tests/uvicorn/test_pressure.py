@@ -261,6 +261,32 @@ async def test_who_answers_no_ping_of_the_server_is_dropped(*, blocks: bool) -> 
     assert (figures.queued, figures.dropped["closed"]) == (0, int(blocks))
 
 
+async def test_what_the_transport_holds_when_a_manager_takes_over() -> None:
+    """A client that reads it late is then served as any other, in order, and not cut off."""
+    manager = ConnectionManager()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        websocket = WebSocket(scope, receive, send)
+        await websocket.accept()
+        await websocket.send_text("x" * 500_000)
+        async with manager.connection(websocket) as connection:
+            await hold(connection)
+
+    async with (
+        live_server(app, ws=FANOUT, lifespan="off", send_buffer=SEND_BUFFER) as server,
+        StalledClient(f"{server.ws}/ws") as client,
+    ):
+        await until(lambda: manager.statistics().connections)
+        await manager.broadcast("first")
+        await manager.broadcast("second")
+        frames = await frames_until(client, lambda frame: frame.payload == b"second")
+        assert [len(frame.payload) for frame in frames] == [500_000, 5, 6]
+        for number in range(3):
+            await manager.broadcast(f"{number}")
+            assert (await client.read_frame()).payload == f"{number}".encode()
+        assert manager.statistics().queued == 0
+
+
 # --- slow but steady
 
 

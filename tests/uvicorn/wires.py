@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from wshub import OutboxOptions
     from wshub._eager import Start
-    from wshub._sink import Held, Receiver
+    from wshub._sink import Held
     from wshub.events import DropReason, EvictionReason
 
 HEADER, LONG_HEADER = 4, 10
@@ -50,9 +50,6 @@ class Wire:
         self.taken = bytearray()
         self._drained: asyncio.Future[None] | None = None
 
-    def attach(self, receiver: Receiver, held: Held, compress_from: int, /) -> None:
-        raise NotImplementedError
-
     def open_for(self, outbox: Held) -> None:
         """Let `outbox` write past it."""
         self._outbox: Held = outbox
@@ -67,17 +64,6 @@ class Wire:
     @property
     def unsent_bytes(self) -> int:
         return len(self.held)
-
-    @property
-    def is_closing(self) -> bool:
-        return self.is_lost
-
-    @property
-    def closes_while_read(self) -> bool:
-        raise NotImplementedError
-
-    def abort(self) -> None:
-        raise NotImplementedError
 
     def write(self, frames: bytes, /) -> asyncio.Future[None] | None:
         """Send what there is room for, and hold the rest."""
@@ -133,7 +119,7 @@ class Wire:
         numbers, data, position = [], self.taken, 0
         while len(data) >= position + HEADER:
             first, size = data[position : position + 2]
-            assert first == 0x81
+            assert first == 0x81  # the last frame of a text
             start = position + (HEADER if size == 126 else LONG_HEADER)
             size = int.from_bytes(data[position + 2 : start])
             position = start + size
@@ -163,7 +149,7 @@ class NotedOutbox(FramedOutbox):
     __slots__ = ("noted",)
 
     def __init__(self, sink: Wire, link: Peer, hub: Network) -> None:
-        super().__init__(sink, link, hub)  # type: ignore[arg-type]  # its clock is a fake one
+        super().__init__(sink, link, hub)  # type: ignore[arg-type]
         self.noted: list[int] = []
 
     def put(self, outgoing: Outgoing, start: Start = start_eagerly) -> None:
@@ -193,11 +179,11 @@ class Peer:
         self.outbox = NotedOutbox(self.wire, self, network)
         self.wire.open_for(self.outbox)
 
-    def evict(self, cause: EvictionReason, error: BaseException | None) -> None:
+    def evict(self, cause: EvictionReason, _: BaseException | None) -> None:
         self.evicted.append(cause)
         self.outbox.discard()
 
-    def report_drop(self, reason: DropReason, count: int) -> None:
+    def report_drop(self, _: DropReason, count: int) -> None:
         assert count > 0
 
 
@@ -214,7 +200,7 @@ class Network:
         self.outbox_options = options
         self.counters = Counters()
         self.clock = FakeClock()
-        self.flush = Flush(options, self.counters, self.clock, self._leave)
+        self.flush = Flush(options, self.counters, self.clock, lambda: None)
         self.peers = [Peer(self) for _ in range(peers)]
         self.writes = 0
         self._count = 0
@@ -250,7 +236,7 @@ class Network:
 
         def write_to(descriptor: int, data: bytes) -> int:
             wire = wires.get(descriptor)
-            if wire is None:
+            if wire is None:  # an event loop's own
                 return write(descriptor, data)
             self.writes += 1
             return wire.put(data)
@@ -262,6 +248,3 @@ class Network:
             os.write = write
             for peer in self.peers:
                 peer.wire.end()
-
-    def _leave(self) -> None:
-        raise NotImplementedError

@@ -126,11 +126,13 @@ class UvicornSink:
     def open(self) -> None:
         """Let frames be written past the transport, if that holds nothing."""
         transport = self._protocol.transport
-        if transport.get_write_buffer_size():
+        held = transport.get_write_buffer_size()
+        if held and self._knows_when_full:
             return
+        # Of what it held before the manager took over, it will not tell that the last has gone.
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
-        if transport.is_closing():
+        if held or transport.is_closing():
             return
         if not self._knows_when_full:
             # From now on the transport tells of the first byte that it has to hold. asyncio's for

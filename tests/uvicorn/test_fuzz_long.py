@@ -1,0 +1,65 @@
+"""The same as in test_fuzz.py for minutes: other attacks all the time, and nothing grows."""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.uvicorn.attacks import LOOPS, fuzz
+
+ROOT = Path(__file__).parents[2]
+
+DURATION = 300.0
+"""Seconds of the long run."""
+
+GROWTH = 24 * 1024 * 1024
+"""Bytes that the process may grow by in the long run; what leaks for each client shows."""
+
+WARM = 5
+"""Rounds after which everything was used once."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.timeout(900)
+def test_clients_may_send_anything_for_minutes(loop: str) -> None:
+    """The same with other attacks all the time; the process does not grow."""
+    end, number, size = time.monotonic() + DURATION / len(LOOPS), 2, 0
+    while time.monotonic() < end:
+        fuzz(loop, 300, number)
+        number += 1
+        gc.collect()
+        if number == 5:
+            size = resident()
+    assert number > 5
+    assert resident() - size < GROWTH
+
+
+def resident() -> int:
+    """Return how many bytes of memory the process has."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="needs atheris")
+def test_clients_may_send_what_reaches_most_of_the_code() -> None:
+    """The same with bytes that a fuzzer chooses by the branches that they lead to."""
+    command = [sys.executable, "-m", "tests.uvicorn.fuzz_bytes", "-max_total_time=150"]
+    ran = subprocess.run(
+        [*command, "-rss_limit_mb=1024", "-timeout=20"],
+        cwd=ROOT,
+        capture_output=True,
+        timeout=350,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr.decode(errors="replace")[-5000:]
+    assert b"Done " in ran.stderr

@@ -9,7 +9,7 @@ PORT ?= 8000
 # More arguments for pytest, or for the benchmarks. `make test ARGS="-k rooms -x"`
 ARGS ?=
 # Processes that run tests side by side: most of them wait. `make test JOBS=0` runs them in one.
-JOBS ?= 3
+JOBS ?= 5
 
 VENV := .venv
 PY := $(VENV)/bin/python

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from benchmarks.chart import Bar, Group, draw
 from benchmarks.figures import Figure
 from benchmarks.machine import cores
-from benchmarks.process import MeasurementFailed, Process, Rig
+from benchmarks.process import MeasurementFailed, Process, Rig, run_module
 from benchmarks.report import table
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def measure(plan: Plan = FULL) -> list[Row]:
     """Measure each server in turn without and with a flood, several times."""
     windows: dict[tuple[str, bool], list[Window]] = {}
     with ExitStack() as stack:
-        flood = stack.enter_context(Process("benchmarks.flood", core=cores()[1]))
+        flood = stack.enter_context(Process(*run_module("benchmarks.flood"), core=cores()[1]))
         rigs = {server: stack.enter_context(Rig(server)) for server in SERVERS}
         for rig in rigs.values():
             rig.connect(plan.clients)

@@ -234,12 +234,11 @@ async def test_a_role_that_may_not_create_the_table(
     postgres: PostgresServer, guest: str, prefix: str, table: str
 ) -> None:
     """The app does not start, and says what an administrator has to do; that is enough."""
-    backend = PostgresBackend(guest, prefix=prefix)
-    problem = await refusal(backend)
+    problem = await refusal(PostgresBackend(guest, prefix=prefix))
     _, asked, rest = problem.partition("let its administrator do it: ")
     assert asked
     postgres.ask(rest.rpartition(" (")[0])
-    assert await refusal(backend) == (
+    assert await refusal(PostgresBackend(guest, prefix=prefix)) == (
         f"it refuses the table {table}; GRANT SELECT, INSERT, UPDATE and DELETE to the user"
     )
     postgres.ask(f'GRANT SELECT, INSERT, UPDATE, DELETE ON "{table}" TO {prefix}')

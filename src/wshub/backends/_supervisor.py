@@ -41,13 +41,10 @@ PROBE_INTERVAL = 1.5
 
 PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.5)
 """Seconds between two attempts to connect, at most; the last one from then on."""
-
 STABLE = 5.0
 """Seconds after which a connection counts as good, and the next pause is the first again."""
-
 CLOSING = 1.0
 """Seconds that a broker has to drop its connections."""
-
 NO_ANSWER = "the server does not answer"
 
 

@@ -365,10 +365,17 @@ async def test_a_handler_that_returns_does_not_wait_for_the_others(ws: str) -> N
 
 @pytest.mark.parametrize(
     "options",
-    [{"max_messages": 0}, {"max_bytes": -1}, {"send_timeout": 0.0}, {"overflow": "explode"}],
+    [
+        {"max_messages": 0},
+        {"max_bytes": -1},
+        {"send_timeout": 0.0},
+        {"flush_interval": -0.1},
+        {"compress_from": -1},
+        {"overflow": "explode"},
+    ],
 )
 def test_impossible_bounds_are_refused(options: dict[str, object]) -> None:
-    """A bound that is not positive, or an unknown policy, is a ValueError that names it."""
+    """A bound that is out of range, or an unknown policy, is a ValueError that names it."""
     with pytest.raises(ValueError, match=next(iter(options))):
         OutboxOptions(**options)  # type: ignore[arg-type]
 

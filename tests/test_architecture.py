@@ -62,6 +62,7 @@ LAYERS = [
         "backends._options",
         "backends._outgoing",
         "backends._probes",
+        "backends._problem",
         "backends._redis_replies",
         "backends._subscriptions",
         "backends.base",

@@ -18,7 +18,7 @@ import pytest
 from celery import Celery
 
 import wshub.publisher as publisher_module
-from tests.brokers.kinds import KINDS
+from tests.brokers.kinds import KINDS, SIMPLE
 from tests.brokers.site import Site
 from wshub import BackendRefused, BackendUnavailable, ConnectionManager, InvalidUserId
 from wshub.backends import MemoryBackend
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 REDIS = KINDS[0]
-SIMPLE = [kind for kind in KINDS if not kind.options]
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -275,9 +276,23 @@ async def test_a_worker_that_only_hears_others_is_found_out(server: Server) -> N
         server.late = 1000
         async with asyncio.timeout(5):
             while not worker.events:
-                await worker.publish("chatter")
+                with suppress(BackendUnavailable):  # one that is under way then
+                    await worker.publish("chatter")
                 await asyncio.sleep(0.05)
         assert kinds(worker) == ["BackendLost"]
+
+
+async def test_a_supervisor_that_somebody_cancels_is_not_healthy(server: Server) -> None:
+    """As by what cancels all tasks of a loop."""
+    backend = FakeBackend(server, Options(publish_timeout=0.1))
+    async with Worker(backend).running() as worker:
+        task = backend._task
+        assert task is not None
+        task.cancel()
+        await asyncio.wait({task})
+        assert backend.health().problem == "its supervisor was cancelled"
+        with pytest.raises(BackendUnavailable):
+            await worker.publish("hi")
 
 
 @pytest.mark.usefixtures("impatient")

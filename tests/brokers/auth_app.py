@@ -19,13 +19,13 @@ from wshub.auth import (
     jwt_verifier,
     ticket,
 )
-from wshub.backends import RedisOneTimeKeys
+from wshub.backends import one_time_keys_from_url
 from wshub.rejections import RejectionHandler
 
 __all__ = ("app",)
 
 verify = jwt_verifier(KEY, algorithms=["HS256"], leeway=0)
-tickets = Tickets(RedisOneTimeKeys(os.environ["WSHUB_BACKEND"], prefix="authworkers"))
+tickets = Tickets(one_time_keys_from_url(os.environ["WSHUB_BACKEND"], prefix="authworkers"))
 get_principal = authenticate(first_of(ticket(tickets), bearer_header()), verify=verify)
 CurrentPrincipal = Annotated[Principal, Depends(get_principal)]
 

@@ -200,3 +200,6 @@ KINDS = (
         has_common_order=False,
     ),
 )
+
+SIMPLE = tuple(kind for kind in KINDS if not kind.options)
+"""One kind for each sort of server."""

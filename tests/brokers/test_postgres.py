@@ -126,7 +126,7 @@ async def test_rows_that_have_expired_are_deleted(
     postgres: PostgresServer, prefix: str, table: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By any worker, also one that publishes nothing; younger ones stay."""
-    monkeypatch.setattr("wshub.backends._postgres_broker.CLEAN_INTERVAL", 0.0)
+    monkeypatch.setattr("wshub.backends._postgres_table.CLEAN_INTERVAL", 0.0)
     async with working(PostgresBackend(postgres.url, prefix=prefix)) as (worker,):
         await asyncio.gather(*(worker.publish(LONG) for _ in range(200)))
         postgres.ask(f"UPDATE \"{table}\" SET published = now() - interval '31 seconds'")  # noqa: S608

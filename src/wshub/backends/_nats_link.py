@@ -7,6 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from wshub.backends._nats_connection import NatsConnection
+from wshub.backends._nats_requests import NatsRequests
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,15 +24,14 @@ class NatsLink:
     Publishes to and listens on one server. What listens is never held up by what is answered.
 
     A connection that broke is not mended: whoever notices raises, and the supervisor begins anew.
+
+    Attributes:
+        requests: The one that publishes.
     """
 
     def __init__(self, *, encrypted: bool) -> None:
-        self._publishing = NatsConnection(self._take_answer, encrypted=encrypted)
-        self._listening = NatsConnection(self._take_payload, encrypted=encrypted)
-        self._inbox = ""
-        self._answers: list[bytes] = []
-        self._missing = 0
-        self._answered: asyncio.Future[None]
+        self.requests = NatsRequests(encrypted=encrypted)
+        self._listening = NatsConnection(self._take, encrypted=encrypted)
         self._payloads: deque[bytes] = deque()
         self._size = 0
         self._arrived: asyncio.Event
@@ -39,44 +39,20 @@ class NatsLink:
         self._sids: dict[str, int] = {}
         self._last_sid = 0
 
-    @property
-    def max_payload(self) -> int:
-        """Bytes of the longest payload that the server takes."""
-        return self._publishing.max_payload
-
     async def connect(self, server: str, options: Mapping[str, Any]) -> None:
         """Open both connections."""
         self._arrived, self._room = asyncio.Event(), asyncio.Event()
-        await self._publishing.open(server, options)
-        self._inbox = self._publishing.new_inbox()
-        await self._publishing.settle(b"SUB %b 1\r\n" % self._inbox.encode())
+        await self.requests.connect(server, options)
         await self._listening.open(server, options)
         # Whichever ends first, there is nothing more to hear.
-        for connection in (self._publishing, self._listening):
+        for connection in self._connections:
             connection.ended.add_done_callback(self._finish)
 
     async def close(self) -> None:
         """Drop both connections."""
-        tasks = [*self._publishing.drop(), *self._listening.drop()]
-        if tasks:
+        if tasks := self._listening.drop():
             await asyncio.wait(tasks)
-
-    async def publish(self, messages: Sequence[tuple[str, bytes]]) -> None:
-        """Publish payloads to subjects; return once the server has passed all on."""
-        await self._publishing.settle(b"".join(_publish(*message) for message in messages))
-
-    async def ask(self, messages: Sequence[tuple[str, bytes]]) -> Sequence[bytes]:
-        """
-        Publish payloads to subjects; return the answers, one for each.
-
-        An empty one means that nobody is there to answer.
-        """
-        self._answers, self._missing = [], len(messages)
-        self._answered = asyncio.get_running_loop().create_future()
-        packed = [_publish(*message, reply=self._inbox) for message in messages]
-        await self._publishing.write(b"".join(packed))
-        await self._publishing.wait(self._answered)
-        return self._answers
+        await self.requests.close()
 
     async def subscribe(self, subjects: Sequence[str]) -> None:
         """Subscribe to subjects; return once that is in effect."""
@@ -96,7 +72,7 @@ class NatsLink:
         """Return the next payload."""
         while not self._payloads:
             self._arrived.clear()
-            for connection in (self._publishing, self._listening):
+            for connection in self._connections:
                 connection.check()
             await self._arrived.wait()
         payload = self._payloads.popleft()
@@ -104,7 +80,7 @@ class NatsLink:
         self._room.set()
         return payload
 
-    async def _take_payload(self, data: bytes) -> None:
+    async def _take(self, data: bytes) -> None:
         self._payloads.append(data)
         self._size += len(data)
         self._arrived.set()
@@ -112,15 +88,9 @@ class NatsLink:
             self._room.clear()
             await self._room.wait()
 
-    async def _take_answer(self, data: bytes) -> None:
-        self._answers.append(data)
-        if len(self._answers) == self._missing:
-            self._answered.set_result(None)
+    @property
+    def _connections(self) -> tuple[NatsConnection, NatsConnection]:
+        return self.requests.connection, self._listening
 
     def _finish(self, _: asyncio.Future[Exception]) -> None:
         self._arrived.set()
-
-
-def _publish(subject: str, payload: bytes, *, reply: str = "") -> bytes:
-    head = f"PUB {subject} {reply} {len(payload)}" if reply else f"PUB {subject} {len(payload)}"
-    return b"%b\r\n%b\r\n" % (head.encode(), payload)

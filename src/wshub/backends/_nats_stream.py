@@ -1,4 +1,4 @@
-"""The JetStream stream that puts all messages of a prefix into one order."""
+"""Streams of JetStream, and the one that puts all messages of a prefix into one order."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from wshub.backends._broker import BrokerRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from wshub.backends._nats_link import NatsLink
+    from wshub.backends._nats_requests import NatsRequests
 
-__all__ = ("NatsStream",)
+__all__ = ("NatsStream", "ask_stream", "find_stream")
 
 MAX_AGE = 1_000_000_000
 """Nanoseconds after which the last message is forgotten, too."""
@@ -24,6 +24,47 @@ FORBIDDEN = (10039, 10076)
 """Its codes for an account, or a server, that has no JetStream."""
 
 PLAIN = "or do without one order for all workers: ordered=False"
+
+
+async def find_stream(
+    requests: NatsRequests, settings: Mapping[str, object], *, hint: str
+) -> dict[str, Any]:
+    """
+    Return how a stream is configured, which is made unless it is there.
+
+    Args:
+        requests: Who asks.
+        settings: Of a stream to make; its `name` counts in any case.
+        hint: What else to do where there is no JetStream.
+
+    Raises:
+        BrokerRefused: There is no JetStream.
+        ConnectionError: It cannot be made now.
+    """
+    name = settings["name"]
+    found = await ask_stream(requests, f"INFO.{name}", hint=hint)
+    if found.get("error", {}).get("err_code") == NO_STREAM:
+        found = await ask_stream(requests, f"CREATE.{name}", settings, hint=hint)
+    error = found.get("error")
+    if error is not None:
+        problem = f"JetStream says: {error.get('description')}"
+        if error.get("err_code") in FORBIDDEN:
+            raise BrokerRefused(f"{problem}; enable it, {hint}")
+        raise ConnectionError(problem)
+    config: dict[str, Any] = found["config"]
+    return config
+
+
+async def ask_stream(
+    requests: NatsRequests, verb: str, body: object = None, *, hint: str
+) -> dict[str, Any]:
+    """Return what JetStream answers about a stream; raise BrokerRefused if it is not there."""
+    packed = b"" if body is None else json.dumps(body).encode()
+    (answer,) = await requests.ask([(f"$JS.API.STREAM.{verb}", packed)])
+    if not answer:
+        raise BrokerRefused(f"it has no JetStream; start it with -js, {hint}")
+    read: dict[str, Any] = json.loads(answer)
+    return read
 
 
 class NatsStream:
@@ -42,7 +83,7 @@ class NatsStream:
         self._incoming = f"{prefix}.publish.>"
         self._outgoing = f"{prefix}.deliver.>"
 
-    async def find(self, link: NatsLink) -> None:
+    async def find(self, requests: NatsRequests) -> None:
         """
         Make the stream, unless it is there.
 
@@ -50,27 +91,18 @@ class NatsStream:
             BrokerRefused: There is no JetStream, or a stream of this name does something else.
             ConnectionError: It cannot be made now.
         """
-        found = await self._ask(link, "INFO")
-        if found.get("error", {}).get("err_code") == NO_STREAM:
-            settings = {
-                "name": self._name,
-                "subjects": [self._incoming],
-                "republish": {"src": self._incoming, "dest": self._outgoing},
-                "storage": "memory",
-                "retention": "limits",
-                "discard": "old",
-                "max_msgs": 1,
-                "max_age": MAX_AGE,
-                "num_replicas": 1,
-            }
-            found = await self._ask(link, "CREATE", json.dumps(settings).encode())
-        error = found.get("error")
-        if error is not None:
-            problem = f"JetStream says: {error.get('description')}"
-            if error.get("err_code") in FORBIDDEN:
-                raise BrokerRefused(f"{problem}; enable it, {PLAIN}")
-            raise ConnectionError(problem)
-        config = found["config"]
+        settings = {
+            "name": self._name,
+            "subjects": [self._incoming],
+            "republish": {"src": self._incoming, "dest": self._outgoing},
+            "storage": "memory",
+            "retention": "limits",
+            "discard": "old",
+            "max_msgs": 1,
+            "max_age": MAX_AGE,
+            "num_replicas": 1,
+        }
+        config = await find_stream(requests, settings, hint=PLAIN)
         republished: dict[str, str] = config.get("republish", {})
         if self._incoming not in config["subjects"] or republished.get("dest") != self._outgoing:
             raise BrokerRefused(
@@ -78,17 +110,10 @@ class NatsStream:
                 "delete it, or use another prefix"
             )
 
-    async def publish(self, link: NatsLink, messages: Sequence[tuple[str, bytes]]) -> None:
+    async def publish(self, requests: NatsRequests, messages: Sequence[tuple[str, bytes]]) -> None:
         """Publish payloads; return once the stream has taken all."""
-        for answer in await link.ask(messages):
+        for answer in await requests.ask(messages):
             if not answer:
                 raise ConnectionError(f"the stream {self._name} is gone")
             if b'"error"' in answer:
                 raise ConnectionError(f"the stream {self._name} took nothing: {answer.decode()}")
-
-    async def _ask(self, link: NatsLink, verb: str, body: bytes = b"") -> dict[str, Any]:
-        (answer,) = await link.ask([(f"$JS.API.STREAM.{verb}.{self._name}", body)])
-        if not answer:
-            raise BrokerRefused(f"it has no JetStream; start it with -js, {PLAIN}")
-        read: dict[str, Any] = json.loads(answer)
-        return read

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import time
 from typing import TYPE_CHECKING
 
 from wshub.backends._postgres_notification import (
@@ -16,7 +15,7 @@ from wshub.backends._postgres_notification import (
     write_reference,
 )
 from wshub.backends._postgres_servers import PostgresServers
-from wshub.backends._postgres_table import CLEAN_INTERVAL, PostgresTable
+from wshub.backends._postgres_spill import PostgresSpill
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,9 +35,8 @@ class PostgresBroker:
 
     def __init__(self, url: str, options: Mapping[str, str | int], prefix: str) -> None:
         self._servers = PostgresServers(url, options)
-        self._table = PostgresTable(prefix)
+        self._spill = PostgresSpill(prefix)
         self._links: list[PostgresLink] = []
-        self._clean_at = 0.0
 
     async def connect(self) -> None:
         """Connect twice, and see to the table."""
@@ -46,11 +44,10 @@ class PostgresBroker:
             listening = await self._open()
             publishing = await self._open()
             publishing.tie(listening)
-            await self._table.prepare(publishing)
+            await self._spill.table.prepare(publishing)
         except BaseException:
             self._servers.turn()
             raise
-        self._clean_at = time.monotonic() + CLEAN_INTERVAL
 
     def spread(self, channel: str) -> Sequence[str]:
         """Return the channel that is given: there is one server."""
@@ -65,8 +62,7 @@ class PostgresBroker:
     async def publish(self, messages: Sequence[tuple[str, bytes]]) -> None:
         """Publish payloads in one transaction."""
         _, publishing = self._links
-        if time.monotonic() >= self._clean_at and not await self._table.clean(publishing):
-            self._clean_at = time.monotonic() + CLEAN_INTERVAL
+        await self._spill.table.clean(publishing)
         notifications: list[tuple[str, str]] = []
         rows: list[bytes] = []
         for number, (channel, payload) in enumerate(messages):
@@ -76,7 +72,7 @@ class PostgresBroker:
                 rows += (key, payload)
                 text = write_reference(number, key)
             notifications.append((shorten(channel), text))
-        statement = self._table.publication(len(rows) // 2)
+        statement = self._spill.publication(len(rows) // 2)
         await publishing.ask(statement, json.dumps(notifications).encode(), *rows)
 
     async def subscribe(self, channels: Sequence[str]) -> None:
@@ -93,7 +89,7 @@ class PostgresBroker:
         payload = read_notification(await listening.receive())
         if isinstance(payload, Spilled):
             # Not on the connection that listens: it would have to read all that has come first.
-            return await self._table.fetch(publishing, payload.key)
+            return await self._spill.fetch(publishing, payload.key)
         return payload
 
     async def _open(self) -> PostgresLink:

@@ -1,7 +1,8 @@
-"""The table for payloads that do not fit into a notification."""
+"""A table of ours, whose rows are of use for a while."""
 
 from __future__ import annotations
 
+import time
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -12,38 +13,33 @@ from wshub.backends._postgres_notification import quote_identifier, shorten
 if TYPE_CHECKING:
     from wshub.backends._postgres_link import PostgresLink
 
-__all__ = ("CLEAN_INTERVAL", "PostgresTable")
-
-KEPT = 30
-"""Seconds that rows are kept: a worker that is so far behind has long given up the connection."""
+__all__ = ("CLEANED", "PostgresTable")
 
 CLEAN_INTERVAL = 10.0
 """Seconds between two looks at what has expired."""
 
 CLEANED = 128
-"""Rows that are deleted at once; no fewer than a batch adds."""
+"""Rows that are deleted at once; no fewer than a statement adds."""
 
 INSUFFICIENT_PRIVILEGE = "42501"
 UNDEFINED_COLUMN = "42703"
 
-PUBLISH = b"SELECT pg_notify(m->>0, m->>1) FROM json_array_elements($1) m"
-
 
 class PostgresTable:
     """
-    Statements about one table.
+    Makes one table, and deletes what has expired in it.
 
-    It is unlogged: what it holds is of no use after a crash, which no notification survives.
+    It is unlogged: a crash, or a change to another server, empties it. What was published before
+    is of no use after that, and what was spent before cannot come back.
+
+    Attributes:
+        identifier: Its name, quoted.
     """
 
-    def __init__(self, prefix: str) -> None:
-        self.name = shorten(f"{prefix}_spilled")
-        table = quote_identifier(self.name)
-        definition = (
-            b"(id uuid PRIMARY KEY, payload bytea NOT NULL, "
-            b"published timestamptz NOT NULL DEFAULT now(), UNIQUE (published, id))"
-        )
-        create = b"CREATE UNLOGGED TABLE IF NOT EXISTS %b %b" % (table, definition)
+    def __init__(self, name: str, columns: bytes, expired: bytes) -> None:
+        self._name = shorten(name)
+        self.identifier = table = quote_identifier(self._name)
+        create = b"CREATE UNLOGGED TABLE IF NOT EXISTS %b (%b)" % (table, columns)
         self._statement = create.decode()
         # Workers that start together would run into each other.
         digest = blake2b(table, digest_size=8).digest()
@@ -53,13 +49,14 @@ class PostgresTable:
             b"SELECT bool_and(has_table_privilege(to_regclass($1), privilege)) "
             b"FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) privilege"
         )
-        self._name = table
-        self._insert = b"INSERT INTO %b (id, payload) VALUES " % table
-        self._select = b"SELECT payload FROM %b WHERE id = $1" % table
         self._clean = (
-            b"DELETE FROM %b WHERE id IN (SELECT id FROM %b "
-            b"WHERE published < now() - interval '%d seconds' LIMIT %d FOR UPDATE SKIP LOCKED)"
-        ) % (table, table, KEPT, CLEANED)
+            b"DELETE FROM %b WHERE id IN "
+            b"(SELECT id FROM %b WHERE %b LIMIT %d FOR UPDATE SKIP LOCKED)"
+        ) % (table, table, expired, CLEANED)
+        self._clean_at = 0.0
+
+    def __str__(self) -> str:
+        return self._name
 
     async def prepare(self, link: PostgresLink) -> None:
         """
@@ -69,14 +66,15 @@ class PostgresTable:
             BrokerRefused: It cannot be created or used.
         """
         try:
-            allowed = (await link.ask(self._look, self._name)).get_value(0, 0)
+            allowed = (await link.ask(self._look, self.identifier)).get_value(0, 0)
             if allowed is None:
                 await link.ask(self._create)
             elif allowed == b"\0":
                 raise BrokerRefused(
-                    f"it refuses the table {self.name}; "
+                    f"it refuses the table {self._name}; "
                     "GRANT SELECT, INSERT, UPDATE and DELETE to the user"
                 )
+            self._clean_at = 0.0
             await self.clean(link)
         except PostgresError as error:
             if error.code == INSUFFICIENT_PRIVILEGE:
@@ -86,33 +84,13 @@ class PostgresTable:
                 raise BrokerRefused(f"{problem} ({error})") from error
             if error.code == UNDEFINED_COLUMN:
                 raise BrokerRefused(
-                    f"it has a table {self.name} that is not ours; choose another prefix ({error})"
+                    f"it has a table {self._name} that is not ours; choose another prefix ({error})"
                 ) from error
             raise
 
-    def publication(self, rows: int) -> bytes:
-        """
-        Return a statement that inserts so many rows and publishes notifications, or does neither.
-
-        Its values are the notifications, as JSON, then the key and the payload of each row.
-        """
-        if not rows:
-            return PUBLISH
-        places = b", ".join(
-            b"($%d::uuid, $%d::bytea)" % (number, number + 1)
-            for number in range(2, 2 * rows + 2, 2)
-        )
-        return b"WITH spilled AS (%b%b) %b" % (self._insert, places, PUBLISH)
-
-    async def fetch(self, link: PostgresLink, key: bytes) -> bytes:
-        """Return the payload of a row; raise LookupError if it has expired."""
-        result = await link.ask(self._select, key)
-        payload = result.get_value(0, 0) if result.ntuples else None
-        if payload is None:
-            raise LookupError(f"a message has expired in {self.name} before this worker read it")
-        return payload
-
-    async def clean(self, link: PostgresLink) -> bool:
-        """Delete rows that have expired; return whether there may be more."""
-        result = await link.ask(self._clean)
-        return result.command_tuples == CLEANED
+    async def clean(self, link: PostgresLink) -> None:
+        """Delete some of the rows that have expired, if it is time to do so."""
+        if time.monotonic() >= self._clean_at:
+            deleted = await link.ask(self._clean)
+            if deleted.command_tuples != CLEANED:  # or there may be more
+                self._clean_at = time.monotonic() + CLEAN_INTERVAL

@@ -15,6 +15,7 @@ from wshub.backends._broker import BrokerRefused, PromptBroker
 from wshub.backends._deadline import Limit
 from wshub.backends._outgoing import Outgoing, Outgoings, settle
 from wshub.backends._probes import Probes
+from wshub.backends._problem import NO_ANSWER, describe, find_first
 from wshub.backends._subscriptions import Subscriptions
 from wshub.backends.base import Health
 from wshub.events import BackendLost, BackendRegained
@@ -45,7 +46,6 @@ STABLE = 5.0
 """Seconds after which a connection counts as good, and the next pause is the first again."""
 CLOSING = 1.0
 """Seconds that a broker has to drop its connections."""
-NO_ANSWER = "the server does not answer"
 
 
 class SupervisedBackend:
@@ -151,7 +151,7 @@ class SupervisedBackend:
         except BackendUnavailable:
             raise
         except Exception as error:
-            raise BackendUnavailable(self._name, _text_of(error), uncertain=True) from error
+            raise BackendUnavailable(self._name, describe(error), uncertain=True) from error
         finally:
             timer.cancel()
             self._outgoings.withdraw(outgoing)
@@ -213,7 +213,7 @@ class SupervisedBackend:
                 # A task group that fails at that moment keeps a cancellation to itself.
                 if task.cancelling():
                     raise asyncio.CancelledError from error
-                self._lose(_first_of(error))
+                self._lose(find_first(error))
             finally:
                 self._subscriptions.reset()
                 await self._drop()
@@ -222,8 +222,11 @@ class SupervisedBackend:
             await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311  (spreads the load)
 
     def _settle(self, task: asyncio.Task[None]) -> None:
-        """Whatever ends the supervisor but a stop is a bug, and must not look like health."""
-        if not task.cancelled() and (error := task.exception()) is not None:
+        """Whatever ends the supervisor but a stop must not look like health."""
+        if task.cancelled():
+            if self._task is task:
+                self._turn("its supervisor was cancelled")
+        elif (error := task.exception()) is not None:
             self._turn(f"its supervisor has failed: {error!r}")
             logger.error("the supervisor of %s has failed", self._name, exc_info=error)
 
@@ -307,7 +310,7 @@ class SupervisedBackend:
             self._receiver.report(BackendRegained(self._name, gap))
 
     def _lose(self, error: Exception) -> None:
-        problem = _text_of(error)
+        problem = describe(error)
         if isinstance(error, BrokerRefused) and not self._started.done():
             self._started.set_exception(BackendRefused(self._name, problem))
             return
@@ -337,14 +340,3 @@ class SupervisedBackend:
 def _expire(taken: asyncio.Future[None]) -> None:
     if not taken.done():
         taken.set_exception(TimeoutError())
-
-
-def _text_of(error: Exception) -> str:
-    return str(error) or (NO_ANSWER if isinstance(error, TimeoutError) else repr(error))
-
-
-def _first_of(error: Exception) -> Exception:
-    """Return the first error of a task group's exception group, or the error itself."""
-    if isinstance(error, ExceptionGroup):
-        return _first_of(cast("ExceptionGroup[Exception]", error).exceptions[0])
-    return error

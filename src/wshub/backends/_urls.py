@@ -1,24 +1,32 @@
-"""A backend by its URL, as settings have it."""
+"""A backend, or one-time keys, by URL, as settings have it."""
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from wshub.backends.memory import MemoryBackend
+from wshub.backends.nats import NatsBackend
+from wshub.backends.nats_one_time_keys import NatsOneTimeKeys
+from wshub.backends.one_time_keys import MemoryOneTimeKeys
+from wshub.backends.postgres import PostgresBackend
+from wshub.backends.postgres_one_time_keys import PostgresOneTimeKeys
+from wshub.backends.redis import RedisBackend
+from wshub.backends.redis_one_time_keys import RedisOneTimeKeys
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from wshub.backends.base import Backend
+    from wshub.backends.base import Backend, OneTimeKeys
 
-__all__ = ("backend_from_url",)
+__all__ = ("backend_from_url", "one_time_keys_from_url")
 
-_NATS = ("wshub.backends.nats", "NatsBackend")
-_POSTGRES = ("wshub.backends.postgres", "PostgresBackend")
-_REDIS = ("wshub.backends.redis", "RedisBackend")
+_Maker = tuple["Callable[..., Backend]", "Callable[..., OneTimeKeys]"]
 
-_BACKENDS = {
+_NATS: _Maker = (NatsBackend, NatsOneTimeKeys)
+_POSTGRES: _Maker = (PostgresBackend, PostgresOneTimeKeys)
+_REDIS: _Maker = (RedisBackend, RedisOneTimeKeys)
+
+_MAKERS = {
     "nats": _NATS,
     "postgres": _POSTGRES,
     "postgresql": _POSTGRES,
@@ -27,7 +35,7 @@ _BACKENDS = {
     "valkey": _REDIS,
     "valkeys": _REDIS,
 }
-"""Module and name of the backend for each scheme, without what follows a `+`."""
+"""What makes the backend, and one-time keys, for each scheme, without what follows a `+`."""
 
 
 def backend_from_url(url: str, **options: Any) -> Backend:  # noqa: ANN401  (each backend's own)
@@ -42,13 +50,34 @@ def backend_from_url(url: str, **options: Any) -> Backend:  # noqa: ANN401  (eac
         ValueError: No backend has this scheme, or its backend cannot read the URL.
         ImportError: The driver is missing; the text says what to install.
     """
+    maker = _find_maker(url)
+    return MemoryBackend() if maker is None else maker[0](url, **options)
+
+
+def one_time_keys_from_url(url: str, **options: Any) -> OneTimeKeys:  # noqa: ANN401
+    """
+    Return the one-time keys, for `Tickets`, of the backend that a URL names.
+
+    Args:
+        url: As `backend_from_url` takes it.
+        **options: Arguments of `RedisOneTimeKeys` and the others, as `prefix=`; for `memory://`
+            they mean nothing.
+
+    Raises:
+        ValueError: No backend has this scheme, or its backend cannot read the URL.
+        ImportError: The driver is missing; the text says what to install.
+    """
+    maker = _find_maker(url)
+    return MemoryOneTimeKeys() if maker is None else maker[1](url, **options)
+
+
+def _find_maker(url: str) -> _Maker | None:
+    """Return what makes the objects for a URL; None: the memory of this process has them."""
     before, separator, _ = url.partition("://")
     scheme = before.partition("+")[0].lower() if separator else ""
     if scheme == "memory":
-        return MemoryBackend()
-    if scheme not in _BACKENDS:
-        known = ", ".join(f"{name}://" for name in ("memory", *_BACKENDS))
+        return None
+    if scheme not in _MAKERS:
+        known = ", ".join(f"{name}://" for name in ("memory", *_MAKERS))
         raise ValueError(f"no backend has URLs that begin with {scheme!r}; there are {known}")
-    module, name = _BACKENDS[scheme]
-    make = cast("Callable[..., Backend]", getattr(importlib.import_module(module), name))
-    return make(url, **options)
+    return _MAKERS[scheme]

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
-import math
 from typing import TYPE_CHECKING
 
-from wshub.backends._deadline import Limit
-from wshub.backends._options import PREFIX, Options
+from wshub.backends._options import PREFIX
 from wshub.backends._redis_url import find_servers
-from wshub.exceptions import BackendUnavailable
+from wshub.backends._stored_one_time_keys import TIMEOUT, StoredOneTimeKeys
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from wshub.backends._redis_servers import Servers
+
 __all__ = ("RedisOneTimeKeys",)
 
 
-class RedisOneTimeKeys:
+class RedisOneTimeKeys(StoredOneTimeKeys):
     """
     Keeps one-time keys in Redis 6.2 or newer, or in Valkey, for `Tickets` of all workers.
 
-    A key is taken by one worker, whoever else asks at the same instant: the server sees to that.
-    It connects when it is first needed, and again after an outage. Needs
-    `pip install 'wshub[redis]'`.
+    A key is taken by one worker, whoever else asks at the same instant. It connects when it is
+    first needed, and again after an outage. Needs `pip install 'wshub[redis]'`.
 
     Args:
         url: As of `RedisBackend`.
@@ -41,85 +39,34 @@ class RedisOneTimeKeys:
         url: str = "redis://localhost:6379/0",
         *,
         prefix: str = PREFIX,
-        timeout: float = 2.0,
+        timeout: float = TIMEOUT,
         options: Mapping[str, object] | None = None,
     ) -> None:
-        Options(prefix).check()
-        if not 0 < timeout < math.inf:
-            raise ValueError(f"timeout must be a positive number of seconds, not {timeout!r}")
+        servers = find_servers(url, sharded=None, options=options or {})
+        super().__init__(_RedisStore(servers, prefix), prefix, timeout)
+
+
+class _RedisStore:
+    def __init__(self, servers: Servers, prefix: str) -> None:
+        self._servers = servers
         self._prefix = f"{prefix}:once:"
-        self._timeout = timeout
-        self._servers = find_servers(url, sharded=None, options=options or {})
-        self._connected = False
-        self._turn = asyncio.Lock()
 
-    def __repr__(self) -> str:
-        return f"<RedisOneTimeKeys {self._prefix!r}>"
+    async def connect(self) -> None:
+        await self._servers.connect()
 
-    async def put(self, key_hash: str, value: str, ttl: float) -> None:
-        """
-        Keep `value` under a key that is new, for `ttl` seconds.
+    async def put(self, key: str, value: bytes, milliseconds: int) -> bool:
+        answer = await self._ask(b"SET", key, value, b"NX", b"PX", b"%d" % milliseconds)
+        return answer is not None
 
-        Raises:
-            BackendUnavailable: It cannot be kept now.
-            ValueError: The key is there already, or `ttl` is not positive.
-        """
-        if not 0 < ttl < math.inf:
-            raise ValueError(f"ttl must be a positive number of seconds, not {ttl!r}")
-        milliseconds = b"%d" % math.ceil(ttl * 1000)
-        answer, again = await self._ask(
-            b"SET", key_hash, value.encode(), b"NX", b"PX", milliseconds
-        )
-        # What is there at the second attempt may be what the first one left.
-        if answer is None and not again:
-            raise ValueError("this key is there already; keys are random and used once")
+    async def take(self, key: str) -> bytes | None:
+        answer = await self._ask(b"GETDEL", key)
+        return answer if isinstance(answer, bytes) else None
 
-    async def take(self, key_hash: str) -> str | None:
-        """
-        Return what is kept under a key, and keep it no longer; None if there is nothing.
-
-        Raises:
-            BackendUnavailable: It cannot be asked now.
-        """
-        answer, _ = await self._ask(b"GETDEL", key_hash)
-        return answer.decode() if isinstance(answer, bytes) else None
-
-    async def stop(self) -> None:
-        """Drop the connections; they are made again if they are needed. Idempotent."""
-        async with self._turn:
-            self._drop()
-
-    async def _ask(self, command: bytes, key_hash: str, *arguments: bytes) -> tuple[object, bool]:
-        """Return the server's answer, and whether it was asked for the second time."""
-        words = (command, f"{self._prefix}{key_hash}".encode(), *arguments)
-        async with self._turn:
-            was_connected = self._connected
-            try:
-                return await self._try(words), False
-            except Exception as error:  # drivers raise what they like
-                if not was_connected:
-                    raise self._unavailable(error) from error
-            try:  # the connection may have gone since it was last used
-                return await self._try(words), True
-            except Exception as error:
-                raise self._unavailable(error) from error
-
-    async def _try(self, words: tuple[bytes, ...]) -> object:
-        try:
-            async with Limit(self._timeout):
-                if not self._connected:
-                    await self._servers.connect()
-                    self._connected = True
-                return await self._servers.link_of(words[1]).ask(*words)
-        except BaseException:
-            self._drop()  # an answer may be under way, and would be taken for that of another
-            raise
-
-    def _unavailable(self, error: Exception) -> BackendUnavailable:
-        return BackendUnavailable(type(self).__name__, repr(error))
-
-    def _drop(self) -> None:
-        self._connected = False
+    async def close(self) -> None:
         links, self._servers.links = self._servers.links, []
         for link in links:
             link.close()
+
+    async def _ask(self, command: bytes, key: str, *arguments: bytes) -> object:
+        name = f"{self._prefix}{key}".encode()
+        return await self._servers.link_of(name).ask(command, name, *arguments)

@@ -50,9 +50,9 @@ class NatsLink:
 
     async def close(self) -> None:
         """Drop both connections."""
-        if tasks := self._listening.drop():
+        # Both at once, then the wait: it may be cancelled.
+        if tasks := [*self.requests.connection.drop(), *self._listening.drop()]:
             await asyncio.wait(tasks)
-        await self.requests.close()
 
     async def subscribe(self, subjects: Sequence[str]) -> None:
         """Subscribe to subjects; return once that is in effect."""

@@ -226,6 +226,24 @@ async def test_what_was_published_and_not_taken_is_uncertain_and_never_sent_agai
         await worker.reached_by("waits")
 
 
+async def test_an_answer_that_came_in_time_counts_though_nobody_looked(server: Server) -> None:
+    """As when a handler holds up the loop until after the deadline."""
+
+    class PromptFakeBroker(FakeBroker):
+        def send(self, channel: str, payload: bytes) -> asyncio.Future[None]:
+            loop = asyncio.get_running_loop()
+            taken = loop.create_future()
+            self.server.publish(channel, payload)
+            loop.call_later(0.05, taken.set_result, None)
+            loop.call_later(0.02, time.sleep, 0.3)
+            return taken
+
+    backend = SupervisedBackend(PromptFakeBroker(server), Options(publish_timeout=0.1))
+    async with Worker(backend).running() as worker:
+        await worker.publish("hi")
+        await worker.reached_by("hi")
+
+
 async def test_a_publication_that_nobody_waits_for_any_more_is_not_sent(server: Server) -> None:
     """Neither one that was cancelled nor one that took too long."""
     async with Worker(FakeBackend(server, Options(publish_timeout=0.1))).running() as worker:

@@ -126,6 +126,16 @@ async def test_a_connection_without_an_end_gets_one(fake_clock: FakeClock) -> No
         assert got_close(sink) == (3000, "token expired")
 
 
+async def test_nobody_watches_over_who_was_lost_in_the_handshake(fake_clock: FakeClock) -> None:
+    """No timer is left that would hold on to it."""
+    sink = FaultySink()
+    sink.fault = OSError("gone")
+    manager = ConnectionManager(clock=fake_clock)
+    async with manager.connection(sink.websocket, principal=ends_in(60)) as connection:
+        assert connection.closed is not None
+        assert fake_clock.waiting == 0
+
+
 async def test_who_has_expired_is_not_accepted() -> None:
     """And neither is one of whom two things are said."""
     manager = ConnectionManager()

@@ -145,6 +145,22 @@ async def test_what_was_not_received_is_counted(how: str) -> None:
     assert len(app.got) == (30 if how == "lost" else 0)
 
 
+async def test_room_for_a_small_message_is_not_room_for_a_large_one() -> None:
+    """Reading goes on once what waits is below `max_bytes`, not with each message taken."""
+    app = Late(outbox=OutboxOptions(max_bytes=10_000))
+    async with serve(app.managed) as server, RawClient(f"{server.ws}/ws") as client:
+        await opened(app.managed)
+        sizes = (10, 20_000, 10, 10)
+        await client.send_bytes(b"".join(frame(Opcode.BINARY, bytes(size)) for size in sizes))
+        await until(lambda: protocol_of(server).read_paused)
+        app.receive(1)
+        await until(lambda: len(app.got) == 1)
+        assert protocol_of(server).read_paused
+        app.receive(3)
+        await until(lambda: [len(data) for data in app.got] == [10, 20_000, 10, 10])
+        assert not protocol_of(server).read_paused
+
+
 async def test_large_messages_stop_reading_too() -> None:
     """At `max_bytes` of the outbox; a message may be larger than that."""
     app = Late(outbox=OutboxOptions(max_bytes=10_000))

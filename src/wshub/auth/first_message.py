@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from starlette.websockets import WebSocket, WebSocketState
 
-from wshub.auth.source import Source
+from wshub.auth.source import Place, Source
 from wshub.auth.sources import select_subprotocol
 from wshub.exceptions import CloseCode, Rejection, try_again_later
 
@@ -27,7 +27,7 @@ class _Waiting:
         self.count = 0
 
 
-class _FirstMessage(Source):
+class _FirstMessage(Place):
     waits = True
 
     def __init__(self, seconds: float, waiting: _Waiting) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
 from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, cast
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from wshub.auth.principal import Principal
 
-__all__ = ("Found", "Source", "Verifier", "first_of", "signature_of", "to_source")
+__all__ = ("Found", "Place", "Source", "Verifier", "first_of", "signature_of", "to_source")
 
 MAX_CREDENTIAL_LENGTH = 8192
 """Characters of the longest credential that is looked at."""
@@ -50,7 +51,7 @@ class Found:
     source: Source
 
 
-class Source:
+class Source(ABC):
     """
     A place where a connection may carry a credential, made by `cookie()` and the like.
 
@@ -80,15 +81,9 @@ class Source:
     def __repr__(self) -> str:
         return f"<source: {self.name}>"
 
+    @abstractmethod
     async def find(self, connection: HTTPConnection) -> Found | None:
         """Return the credential that `connection` carries here, or None."""
-        value = await self._read(connection)
-        if value is None or len(value) > MAX_CREDENTIAL_LENGTH:
-            return None
-        return Found(value, self)
-
-    async def _read(self, connection: HTTPConnection) -> str | None:
-        raise NotImplementedError  # pragma: no cover (each place reads its own)
 
     @property
     def has_verifier(self) -> bool:
@@ -122,6 +117,21 @@ class Source:
         return found.value
 
 
+class Place(Source):
+    """A source that is one place."""
+
+    async def find(self, connection: HTTPConnection) -> Found | None:
+        """Return the credential that `connection` carries here, or None."""
+        value = await self._read(connection)
+        if value is None or len(value) > MAX_CREDENTIAL_LENGTH:
+            return None
+        return Found(value, self)
+
+    @abstractmethod
+    async def _read(self, connection: HTTPConnection) -> str | None:
+        """Return what is in this place, or None."""
+
+
 class _FirstOf(Source):
     def __init__(self, sources: Sequence[Source]) -> None:
         super().__init__(
@@ -148,7 +158,7 @@ class _FirstOf(Source):
         return source
 
 
-class _SecurityClass(Source):
+class _SecurityClass(Place):
     """A place that one of FastAPI's security classes knows."""
 
     def __init__(self, security: SecurityBase) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fastapi.openapi.models import APIKey, APIKeyIn, HTTPBearer
 
-from wshub.auth.source import Source
+from wshub.auth.source import Place, Source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +31,7 @@ BEARER_PREFIX = "bearer."
 """What goes before the token in the subprotocol that carries it."""
 
 
-class _Cookie(Source):
+class _Cookie(Place):
     def __init__(self, name: str) -> None:
         super().__init__(
             f"cookie {name!r}", schemes=[_api_key(name, APIKeyIn.cookie)], is_ambient=True
@@ -42,7 +42,7 @@ class _Cookie(Source):
         return connection.cookies.get(self._key)
 
 
-class _Query(Source):
+class _Query(Place):
     def __init__(self, name: str) -> None:
         super().__init__(f"query parameter {name!r}", schemes=[_api_key(name, APIKeyIn.query)])
         self._key = name
@@ -51,7 +51,7 @@ class _Query(Source):
         return connection.query_params.get(self._key)
 
 
-class _BearerHeader(Source):
+class _BearerHeader(Place):
     def __init__(self) -> None:
         super().__init__("bearer token", schemes=[("bearer", HTTPBearer())])
 
@@ -60,7 +60,7 @@ class _BearerHeader(Source):
         return token.strip() if scheme.lower() == "bearer" else None
 
 
-class _BearerSubprotocol(Source):
+class _BearerSubprotocol(Place):
     def __init__(self) -> None:
         super().__init__(f"subprotocol '{BEARER_PREFIX}…'")
 

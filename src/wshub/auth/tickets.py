@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from wshub.auth.credential import InvalidCredential
 from wshub.auth.origins import origin_of
 from wshub.auth.principal import Principal
-from wshub.auth.source import Source
+from wshub.auth.source import Place, Source
 from wshub.backends.one_time_keys import MemoryOneTimeKeys
 from wshub.exceptions import BackendUnavailable, InvalidName, try_again_later
 
@@ -106,7 +106,7 @@ class Tickets:
         return principal
 
 
-class _Ticket(Source):
+class _Ticket(Place):
     def __init__(self, tickets: Tickets, name: str) -> None:
         super().__init__(f"ticket {name!r}")
         self._tickets = tickets

@@ -13,9 +13,12 @@ from fastapi.security import (
     APIKeyHeader,
     HTTPBasic,
     HTTPBearer,
+    OAuth2,
     OAuth2PasswordBearer,
+    OpenIdConnect,
 )
 from fastapi.security.base import SecurityBase
+from fastapi.security.http import HTTPBase
 from starlette.exceptions import WebSocketException
 from starlette.requests import HTTPConnection
 
@@ -33,6 +36,7 @@ from wshub.auth import (
     query,
     redact_queries,
 )
+from wshub.exceptions import try_again_later
 from wshub.rejections import RejectionHandler
 from wshub.testing import connect, live_server, refusal, until
 
@@ -89,10 +93,12 @@ async def hello(url: str, **options: Any) -> str | bytes:
     [
         (bearer_header(), {"Authorization": f"bearer  {TOKEN}"}),
         (OAuth2PasswordBearer("/token"), {"Authorization": f"Bearer {TOKEN}"}),
+        (OpenIdConnect(openIdConnectUrl="/id"), {"Authorization": f"Bearer {TOKEN}"}),
+        (OAuth2(), {"Authorization": f"Bearer {TOKEN}"}),
         (HTTPBearer(), {"Authorization": f"Bearer {TOKEN}"}),
         (APIKeyHeader(name="X-Key"), {"X-Key": TOKEN}),
     ],
-    ids=["ours", "OAuth2PasswordBearer", "HTTPBearer", "APIKeyHeader"],
+    ids=["ours", "OAuth2PasswordBearer", "OpenIdConnect", "OAuth2", "HTTPBearer", "APIKeyHeader"],
 )
 async def test_a_header(ws: str, source: Source | SecurityBase, headers: dict[str, str]) -> None:
     """A token in a header, also as FastAPI's own classes find it, opens both kinds of routes."""
@@ -141,6 +147,7 @@ async def test_a_password_is_ambient_too(caplog: pytest.LogCaptureFixture) -> No
         told = await refusal(f"{server.ws}/ws", additional_headers=headers)
         assert told.status == 401  # it is no token of one string
         assert first_of(HTTPBasic(), bearer_header()).is_ambient
+        assert first_of(HTTPBase(scheme="Negotiate")).is_ambient
         assert not bearer_header().is_ambient
 
 
@@ -213,6 +220,7 @@ def test_what_is_redacted(redacted: None, caplog: pytest.LogCaptureFixture) -> N
     """Values of the parameters named, in messages and their arguments, and nothing else."""
     logger = logging.getLogger("uvicorn.error")
     logger.warning("GET /x?token=abc&user=ana#end")
+    logger.warning("GET /x?user=O'Brien&token=abc HTTP/1.1")
     logger.warning("%(url)s", {"url": "/x?access+token=abc&token"})
     logger.warning("%s %s", "/x?user=ana", 7)
     logger.warning(ValueError("/x?token=abc"))
@@ -220,6 +228,7 @@ def test_what_is_redacted(redacted: None, caplog: pytest.LogCaptureFixture) -> N
     logger.handle(logging.makeLogRecord(record))
     assert [record.getMessage() for record in caplog.records] == [
         "GET /x?token=[redacted]&user=ana#end",
+        "GET /x?user=O'Brien&token=[redacted] HTTP/1.1",
         "/x?access+token=[redacted]&token",
         "/x?user=ana 7",
         "/x?token=abc",
@@ -380,6 +389,34 @@ async def test_a_verifier_that_may_block_runs_in_a_thread() -> None:
         with pytest.raises(TypeError, match="wrap the user id"):
             await http.get("/wrong", headers=good)
     assert threads == [False, False, True]
+
+
+async def test_a_verifier_that_refuses_by_itself() -> None:
+    """On an HTTP route its rejection becomes an answer, and a bad user id is a bad credential."""
+
+    def verify(token: str) -> Principal:
+        if token == "bad":
+            return Principal("a\nb")
+        raise try_again_later()
+
+    app = FastAPI()
+
+    @app.get("/me")
+    async def me(
+        principal: Annotated[Principal, Depends(authenticate(bearer_header(), verify=verify))],
+    ) -> str:
+        raise AssertionError("it lets nobody in")  # pragma: no cover
+
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        answers = [
+            await http.get("/me", headers={"Authorization": f"Bearer {token}"})
+            for token in ("bad", "good")
+        ]
+    assert [(answer.status_code, answer.json()["detail"]) for answer in answers] == [
+        (401, "invalid credential"),
+        (503, "try again later"),
+    ]
 
 
 def test_what_is_no_source() -> None:

@@ -171,6 +171,32 @@ async def test_connections_that_are_dropped_before_they_are_read(
     assert warnings == ["dropped a connection from 127.0.0.1: too many of this address"]
 
 
+class Mapped(asyncio.Transport):
+    """A connection of an IPv4 client to a socket for both kinds of addresses."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__({"peername": (f"::ffff:{address}", 4711, 0, 0)})
+        self.dropped = False
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        pass
+
+    def abort(self) -> None:
+        self.dropped = True
+
+
+def test_clients_of_a_socket_for_both_kinds_of_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Are counted by their IPv4 addresses, and not all as one network."""
+    monkeypatch.setattr("wshub.uvicorn_http._find_protocol", lambda: asyncio.Protocol)
+    limited = limit_connections(burst=1, trusted_proxies=["198.51.100.0/24"])
+    dropped = []
+    for address in ("192.0.2.1", "192.0.2.2", "192.0.2.1", "198.51.100.1", "198.51.100.1"):
+        transport = Mapped(address)
+        limited().connection_made(transport)
+        dropped.append(transport.dropped)
+    assert dropped == [False, False, True, False, False]
+
+
 async def test_connections_that_are_not_counted(tmp_path: Path) -> None:
     """Those of a trusted proxy, and those without an address."""
     app = FastAPI()

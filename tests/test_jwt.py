@@ -29,6 +29,8 @@ SECRET = secret("a shared secret of at least 64 bytes, as HS512 wants it, for te
 CLAIMS = {"sub": "ana", "aud": "chat", "iss": "https://id.example"}
 PRIVATE, STRANGE = (rsa.generate_private_key(public_exponent=65537, key_size=2048) for _ in "12")
 
+WEAK = rsa.generate_private_key(public_exponent=65537, key_size=1024)  # noqa: S505  (to be refused)
+
 
 def sign(
     key: Any = SECRET,
@@ -171,6 +173,20 @@ async def test_a_public_key_is_no_shared_secret() -> None:
     for bad in (sign(STRANGE, "RS256"), sign(SECRET, "HS256")):
         with pytest.raises(InvalidCredential):
             await by_pem(bad)
+
+
+@pytest.mark.parametrize("algorithm", ["RS512", "PS256"])
+async def test_a_key_set_that_does_not_say_for_which_algorithm(algorithm: str) -> None:
+    """A key is good for any of the allowed ones that fit it (RFC 7517 §4.4), and for no other."""
+    member = {name: value for name, value in jwk(PRIVATE, "k1").items() if name != "alg"}
+    check = jwt_verifier(KeySet({"keys": [member]}), algorithms=[algorithm], audience="chat")
+    assert (await check(sign(PRIVATE, algorithm, {"kid": "k1"}))).user == "ana"
+    for bad in (sign(PRIVATE, "RS256", {"kid": "k1"}), sign(SECRET, "HS256", {"kid": "k1"})):
+        with pytest.raises(InvalidCredential):
+            await check(bad)
+    unsigned = sign(None, "none", {"kid": "k1"})
+    with pytest.raises(InvalidCredential, match="does not fit the key"):
+        await check(unsigned)
 
 
 async def test_a_key_set_at_hand() -> None:
@@ -348,6 +364,8 @@ async def test_a_key_set_that_drips(key_server: KeyServer, monkeypatch: pytest.M
         ("file:///etc/passwd", {}, "https://"),
         ("ftp://localhost/keys", {}, "https://"),
         ({"keys": []}, {}, "no usable key"),
+        ({"keys": [7, {"kty": "nobody knows"}]}, {}, "no usable key: AttributeError; "),
+        ({"keys": [jwk(WEAK, "k1")]}, {}, "no usable key: .*2048"),
         ({}, {}, "a list of keys"),
         ("https://id.example/keys", {"timeout": 0}, "timeout must be"),
         ("https://id.example/keys", {"interval": -1}, "interval must be"),

@@ -26,7 +26,7 @@ from wshub.auth import (
     ticket,
 )
 from wshub.rejections import RejectionHandler
-from wshub.testing import connect, live_server, refusal, until
+from wshub.testing import FaultySink, connect, live_server, refusal, until
 
 PLACES = ("header", "subprotocol", "query", "cookie", "message")
 
@@ -141,6 +141,16 @@ async def test_no_credential_is_told(
     assert {hidden for hidden in secrets if hidden in told} == set()
     assert "nobody knows it" in caplog.text  # the log is not empty for that
     assert nothing_secret_is_logged.heard == []
+
+
+async def test_a_handler_that_fails_over_a_message(caplog: pytest.LogCaptureFixture) -> None:
+    """What wshub says of it has no text that the message may be in; uvicorn shows more."""
+    manager, sink, message = ConnectionManager(), FaultySink(), secret()
+    with pytest.raises(KeyError):
+        async with manager.connection(sink.websocket):
+            raise KeyError(message)
+    assert "KeyError; closing with 1011" in caplog.text
+    assert message not in caplog.text
 
 
 def test_the_search_finds_what_is_told(nothing_secret_is_logged: Eavesdropper) -> None:

@@ -18,6 +18,7 @@ from wshub import (
     ConnectionClosed,
     ConnectionManager,
     InvalidUserId,
+    OtherUser,
     Rejection,
     Revalidation,
 )
@@ -104,8 +105,10 @@ async def test_a_refreshed_one_stays(fake_clock: FakeClock) -> None:
     connection.refresh(Principal("ana"))
     await fake_clock.advance(1000)
     assert connection.closed is None
-    with pytest.raises(ValueError, match="the user that it belongs to"):
+    with pytest.raises(OtherUser, match="the user that it belongs to") as refused:
         connection.refresh(Principal("ben"))
+    assert isinstance(refused.value, ValueError)
+    assert (refused.value.code, refused.value.connection_id) == (3003, connection.id)
     connection.refresh(ends_in(-1))
     assert got_close(guest.sink) == (3000, "token expired")
     with pytest.raises(ConnectionClosed):
@@ -130,7 +133,7 @@ async def test_nobody_watches_over_who_was_lost_in_the_handshake(fake_clock: Fak
     """No timer is left that would hold on to it."""
     sink = FaultySink()
     sink.fault = OSError("gone")
-    manager = ConnectionManager(clock=fake_clock)
+    manager = ConnectionManager(clock=fake_clock, handler_grace=None)
     async with manager.connection(sink.websocket, principal=ends_in(60)) as connection:
         assert connection.closed is not None
         assert fake_clock.waiting == 0
@@ -216,13 +219,14 @@ async def test_a_revalidation_that_fails(
     await guest.task
 
 
-async def test_a_refresh_during_a_revalidation(fake_clock: FakeClock) -> None:
-    """What the client brought meanwhile is newer than the answer."""
+@pytest.mark.parametrize("is_good", [True, False])
+async def test_a_refresh_during_a_revalidation(fake_clock: FakeClock, *, is_good: bool) -> None:
+    """What the client brought meanwhile is newer than the answer, whatever that is."""
     gate = asyncio.Event()
 
     async def check(principal: Principal) -> Principal | None:
         await gate.wait()
-        return principal
+        return principal if is_good else None
 
     manager = ConnectionManager(
         clock=fake_clock, revalidation=Revalidation(check=check, interval=10)
@@ -331,7 +335,7 @@ async def test_a_logout_during_the_handshake(by: str) -> None:
 
 
 def test_dismissals_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a minute, and the oldest once there are too many."""
+    """After five minutes, and the oldest once there are too many."""
     now = 100.0
     monkeypatch.setattr("wshub._dismissals.monotonic", lambda: now)
     monkeypatch.setattr("wshub._dismissals.MAX_DISMISSALS", 2)
@@ -342,7 +346,7 @@ def test_dismissals_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     assert dismissals.find("user", "a", 0) is None
     assert dismissals.find("user", "c", 0) is orders[2]
     assert dismissals.find("session", "c", 0) is None
-    now = 170.0
+    now = 401.0
     dismissals.note(orders[2])
     assert dismissals.find("user", "b", 0) is None
     assert dismissals.find("user", "c", 170) is orders[2]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import HTTPConnection
 
-__all__ = ("Proxies", "count_as", "find_address", "parse_proxies")
+__all__ = ("Proxies", "count_as", "find_address", "parse_address", "parse_proxies")
 
 Proxies = tuple[IPv4Network | IPv6Network | None, ...]
 """Networks that are trusted; None stands for Unix sockets."""
@@ -47,7 +47,7 @@ def parse_proxies(proxies: Collection[str]) -> Proxies:
 def find_address(connection: HTTPConnection, proxies: Proxies) -> str | None:
     """Return the address that stands for the client of `connection`; None if it has none."""
     peer = connection.client.host if connection.client else ""
-    address = _parse(peer)
+    address = parse_address(peer)
     if not proxies or not _is_trusted(address, peer, proxies):
         return None if address is None else count_as(address)
     # Each proxy adds at the end whom it talks to, so that only the end can be relied on.
@@ -57,7 +57,7 @@ def find_address(connection: HTTPConnection, proxies: Proxies) -> str | None:
         for hop in header.split(",")
     ]
     for hop in reversed(chain):
-        forwarded = _parse(hop)
+        forwarded = parse_address(hop)
         if forwarded is None:
             break  # whoever wrote this, nothing before it can be trusted
         address = forwarded
@@ -79,7 +79,7 @@ def _is_trusted(address: IPv4Address | IPv6Address | None, text: str, proxies: P
     return any(network is not None and address in network for network in proxies)
 
 
-def _parse(text: str) -> IPv4Address | IPv6Address | None:
+def parse_address(text: str) -> IPv4Address | IPv6Address | None:
     """Return the address that `text` is, with or without a port."""
     host = text
     if text.startswith("["):  # [2001:db8::1]:443

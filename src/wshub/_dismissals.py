@@ -11,15 +11,15 @@ if TYPE_CHECKING:
 
 __all__ = ("Dismissals",)
 
-MEMORY = 60.0
-"""Seconds that a handshake takes at most, from the check of the credential to its end."""
+MEMORY = 300.0
+"""Seconds, at most, from the check of a credential to the end of a handshake by a ticket for it."""
 
 MAX_DISMISSALS = 10_000
 """Dismissals that are remembered at most; the oldest are forgotten first."""
 
 
 class Dismissals:
-    """Remembers dismissals for a minute. Times are those of `time.monotonic()`."""
+    """Remembers dismissals for some minutes. Times are those of `time.monotonic()`."""
 
     __slots__ = ("_recent",)
 

@@ -21,7 +21,7 @@ from wshub._tenure import Tenure
 from wshub.backends.base import Receiver
 from wshub.connection import Connection
 from wshub.events import ConnectionOpened, LimitReached, Statistics
-from wshub.exceptions import HubError, LimitExceeded
+from wshub.exceptions import HubError, LimitExceeded, OtherUser
 from wshub.messages import Publication, encode
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class Hub:
     def refresh(self, connection: Connection, principal: Principal) -> None:
         """Go on with a newer `principal` of the same user behind `connection`."""
         if principal.user != connection.user:
-            raise ValueError("a connection is refreshed for the user that it belongs to")
+            raise OtherUser(connection.id)
         self.registry.change_session(connection, principal)
         connection.principal = principal
         self._renew(connection, principal)

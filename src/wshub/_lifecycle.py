@@ -122,7 +122,9 @@ async def manage_connection(
             return
         code, reason = _closing_of(errors)
         if code == CloseCode.INTERNAL_ERROR:
-            logger.error("the handler of %r failed: %r; closing with 1011", connection, error)
+            # The text of an error may have a message in it; whoever catches it next shows more.
+            kinds = ", ".join(sorted({type(error).__name__ for error in errors}))
+            logger.error("the handler of %r failed: %s; closing with 1011", connection, kinds)
         raise
     finally:
         handler.settle()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from http import HTTPStatus
+
 from fastapi.exceptions import WebSocketException
 
 from wshub._close_codes import CloseCode, check_close_code, cut_reason
@@ -11,6 +14,7 @@ __all__ = (
     "forbidden",
     "internal_error",
     "invalid_payload",
+    "make_headers",
     "message_too_big",
     "policy_violation",
     "too_many_requests",
@@ -18,6 +22,18 @@ __all__ = (
     "unauthorized",
     "unsupported_data",
 )
+
+_STATUS: dict[int, HTTPStatus] = {
+    CloseCode.UNSUPPORTED_DATA: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    CloseCode.INVALID_PAYLOAD: HTTPStatus.UNPROCESSABLE_ENTITY,
+    CloseCode.POLICY_VIOLATION: HTTPStatus.FORBIDDEN,
+    CloseCode.MESSAGE_TOO_BIG: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    CloseCode.INTERNAL_ERROR: HTTPStatus.INTERNAL_SERVER_ERROR,
+    CloseCode.SERVICE_RESTART: HTTPStatus.SERVICE_UNAVAILABLE,
+    CloseCode.TRY_AGAIN_LATER: HTTPStatus.SERVICE_UNAVAILABLE,
+    CloseCode.UNAUTHORIZED: HTTPStatus.UNAUTHORIZED,
+    CloseCode.FORBIDDEN: HTTPStatus.FORBIDDEN,
+}
 
 
 class Rejection(WebSocketException):
@@ -46,6 +62,21 @@ class Rejection(WebSocketException):
         super().__init__(check_close_code(code), cut_reason(reason))
         self.status = status
         self.retry_after = retry_after
+
+    @property
+    def http_status(self) -> int:
+        """The status that an HTTP answer has; 403 where the code says nothing better."""
+        return self.status or _STATUS.get(self.code, HTTPStatus.FORBIDDEN)
+
+
+def make_headers(rejection: Rejection, status: int) -> dict[str, str]:
+    """Return the headers that an HTTP answer with `status` has to have."""
+    headers: dict[str, str] = {}
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"  # RFC 9110 §11.6.1 asks for a challenge
+    if rejection.retry_after is not None:
+        headers["Retry-After"] = str(math.ceil(rejection.retry_after))
+    return headers
 
 
 def unsupported_data(reason: str = "unsupported data") -> Rejection:

@@ -144,7 +144,9 @@ class Tenure:
         try:
             async with limit_time(self._hub.clock, revalidation.timeout):
                 confirmed = await revalidation.check(principal)
-            if confirmed is not None and self._connection.principal is principal:
+            if self._connection.principal is not principal:
+                confirmed = principal  # the answer is about one that was refreshed meanwhile
+            elif confirmed is not None:
                 self._connection.refresh(confirmed)
         except Exception:
             logger.exception("cannot revalidate connection %s", self._connection.id)

@@ -277,7 +277,7 @@ class Connection(Generic[StateT_co]):
 
         Raises:
             ConnectionClosed: The connection is over.
-            ValueError: It is another user's.
+            OtherUser: It is another user's. Uncaught, it closes the connection with 3003.
         """
         self._link.check_open()
         self._hub.refresh(self, principal)

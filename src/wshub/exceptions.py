@@ -14,6 +14,7 @@ Exception
 │   │   └── InvalidUserId
 │   ├── LimitExceeded             (also a `Rejection`)
 │   ├── AccessDenied              (also a `Rejection`)
+│   ├── OtherUser                 (also a `Rejection`, and a `ValueError`)
 │   ├── BackendUnavailable
 │   │   └── BackendRefused
 │   ├── PayloadTooLarge
@@ -64,6 +65,7 @@ __all__ = (
     "LimitExceeded",
     "MessageNotEncodable",
     "NotConnected",
+    "OtherUser",
     "OutboxFull",
     "PayloadTooLarge",
     "Rejection",
@@ -314,3 +316,19 @@ class AccessDenied(HubError, Rejection):
             f"not allowed to {self.action} in room {self.room!a}; "
             f"authorize_{self.action} of the manager has to return True"
         )
+
+
+class OtherUser(HubError, Rejection, ValueError):
+    """
+    Raised by `Connection.refresh()` for a principal of somebody else. Also a `Rejection`: 3003.
+
+    Attributes:
+        connection_id: The connection, which stays as it is.
+    """
+
+    def __init__(self, connection_id: str) -> None:
+        super().__init__(CloseCode.FORBIDDEN, "the credential of another user")
+        self.connection_id = connection_id
+
+    def __str__(self) -> str:
+        return f"{self.connection_id} is refreshed for the user that it belongs to, and no other"

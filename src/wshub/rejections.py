@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
-from http import HTTPStatus
 from http.client import responses
 from typing import TYPE_CHECKING, Literal
 
@@ -14,6 +12,7 @@ from starlette.responses import JSONResponse
 from starlette.websockets import WebSocketState
 
 from wshub._hub import find_connection
+from wshub._rejection import make_headers
 from wshub.auth.sources import select_subprotocol
 from wshub.exceptions import CloseCode, Rejection, check_close_code, cut_reason
 
@@ -23,18 +22,6 @@ if TYPE_CHECKING:
 __all__ = ("RejectionHandler",)
 
 _logger = logging.getLogger("wshub")
-
-_STATUS: dict[int, HTTPStatus] = {
-    CloseCode.UNSUPPORTED_DATA: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    CloseCode.INVALID_PAYLOAD: HTTPStatus.UNPROCESSABLE_ENTITY,
-    CloseCode.POLICY_VIOLATION: HTTPStatus.FORBIDDEN,
-    CloseCode.MESSAGE_TOO_BIG: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    CloseCode.INTERNAL_ERROR: HTTPStatus.INTERNAL_SERVER_ERROR,
-    CloseCode.SERVICE_RESTART: HTTPStatus.SERVICE_UNAVAILABLE,
-    CloseCode.TRY_AGAIN_LATER: HTTPStatus.SERVICE_UNAVAILABLE,
-    CloseCode.UNAUTHORIZED: HTTPStatus.UNAUTHORIZED,
-    CloseCode.FORBIDDEN: HTTPStatus.FORBIDDEN,
-}
 
 
 class RejectionHandler:
@@ -121,11 +108,8 @@ def _to_rejection(error: Exception) -> Rejection:
 
 
 def _to_response(rejection: Rejection) -> JSONResponse:
-    status = rejection.status or _STATUS.get(rejection.code, HTTPStatus.FORBIDDEN)
-    headers: dict[str, str] = {}
-    if status == HTTPStatus.UNAUTHORIZED:
-        headers["WWW-Authenticate"] = "Bearer"  # RFC 9110 §11.6.1 asks for a challenge
-    if rejection.retry_after is not None:
-        headers["Retry-After"] = str(math.ceil(rejection.retry_after))
+    status = rejection.http_status
     detail = rejection.reason or responses.get(status, "rejected")
-    return JSONResponse({"code": rejection.code, "detail": detail}, status, headers)
+    return JSONResponse(
+        {"code": rejection.code, "detail": detail}, status, make_headers(rejection, status)
+    )

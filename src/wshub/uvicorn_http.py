@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, cast
 
 from wshub._address_rate import AddressRate
-from wshub._addresses import count_as, parse_proxies
+from wshub._addresses import count_as, parse_address, parse_proxies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -51,8 +50,8 @@ def limit_connections(
         peer = transport.get_extra_info("peername")
         if not isinstance(peer, tuple):
             return True  # of a Unix socket, say
-        address = ip_address(cast("tuple[str, int]", peer)[0].partition("%")[0])
-        if any(network is not None and address in network for network in proxies):
+        address = parse_address(cast("tuple[str, int]", peer)[0].partition("%")[0])
+        if address is None or any(network and address in network for network in proxies):
             return True
         return rate.admits(count_as(address), time.monotonic())
 

@@ -15,7 +15,7 @@ from wshub.auth.origins import OriginPolicy
 from wshub.auth.principal import Principal
 from wshub.auth.refusal import AUTHENTICATED_AT, place_of, refuse
 from wshub.auth.source import signature_of, to_source
-from wshub.exceptions import forbidden, unauthorized
+from wshub.exceptions import InvalidName, Rejection, forbidden, unauthorized
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -63,7 +63,7 @@ def authenticate(
         raise TypeError(f"nobody verifies {', '.join(unverified)}; pass verify=")
 
     async def get_principal(connection: HTTPConnection, **_: object) -> Principal:
-        connection.scope[AUTHENTICATED_AT] = time.monotonic()
+        connection.scope.setdefault(AUTHENTICATED_AT, time.monotonic())
         found = await place.find(connection)
         if found is None or not found.value:
             raise refuse(connection, unauthorized("log in first"), f"{place.name} is missing")
@@ -115,6 +115,10 @@ async def _identify(connection: HTTPConnection, found: Found, verify: Verifier |
     except InvalidCredential as error:
         rejection = unauthorized(error.reason)
         raise refuse(connection, rejection, f"{name}: {error.problem}") from None
+    except InvalidName as error:
+        raise refuse(connection, unauthorized("invalid credential"), f"{name}: {error}") from None
+    except Rejection as rejection:
+        raise refuse(connection, rejection, f"{name}: {rejection.reason}") from None
     if principal is None:
         raise refuse(connection, unauthorized("invalid credential"), f"{name} is not valid")
     if not isinstance(principal, Principal):  # pyright: ignore[reportUnnecessaryIsInstance]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 from urllib.error import HTTPError
@@ -69,7 +70,7 @@ class KeySet:
         self._lifetime = lifetime
         self._interval = interval
         self._timeout = timeout
-        self._keys: dict[str | None, PyJWK] = {}
+        self._keys: dict[str | None, _Key] = {}
         self._url: str | None = None
         self._fetched_at = self._tried_at = -float("inf")
         self._fetching: asyncio.Task[None] | None = None
@@ -94,9 +95,9 @@ class KeySet:
             key = self._look_up(kid)
         if key is None:
             raise InvalidCredential("no key of the key set is the one that it names")
-        return key
+        return key.made_for(header.get("alg"))
 
-    def _look_up(self, kid: object) -> PyJWK | None:
+    def _look_up(self, kid: object) -> _Key | None:
         if isinstance(kid, str):
             return self._keys.get(kid)
         only = list(self._keys.values())
@@ -124,6 +125,31 @@ class KeySet:
             _logger.warning("the key set %s cannot be had: %r", url, error)
         finally:
             self._fetching = None
+
+
+class _Key:
+    """A key of a set, and what the set says of it."""
+
+    def __init__(self, member: Mapping[str, object]) -> None:
+        self._make = partial(import_pyjwt().PyJWK, member)
+        self._says_algorithm = member.get("alg") is not None
+        self.pyjwk: PyJWK = self._make()
+
+    @property
+    def problem(self) -> str | None:
+        """Why nothing should be signed with it."""
+        problem: str | None = self.pyjwk.Algorithm.check_key_length(self.pyjwk.key)
+        return problem
+
+    def made_for(self, algorithm: object) -> PyJWK:
+        """Return it for `algorithm`, if the set leaves that open: PyJWT would choose one."""
+        if self._says_algorithm or algorithm == self.pyjwk.algorithm_name:
+            return self.pyjwk
+        try:
+            return self._make(str(algorithm))
+        except (import_pyjwt().PyJWTError, NotImplementedError) as error:
+            problem = f"its algorithm does not fit the key: {type(error).__name__}"
+            raise InvalidCredential(problem) from None
 
 
 class _NoRedirects(HTTPRedirectHandler):
@@ -166,13 +192,23 @@ def _check_url(url: str) -> str:
     return url
 
 
-def _read_keys(source: Mapping[str, object]) -> dict[str | None, PyJWK]:
+def _read_keys(source: Mapping[str, object]) -> dict[str | None, _Key]:
     pyjwt = import_pyjwt()
     members: Any = source.get("keys")
     if not isinstance(members, list) or len(cast("list[object]", members)) > MAX_KEYS:
         raise ValueError("a key set is an object with a list of keys")
-    try:
-        usable = pyjwt.PyJWKSet(members).keys
-    except pyjwt.PyJWTError as error:
-        raise ValueError(f"the key set has no usable key: {type(error).__name__}") from None
-    return {key.key_id: key for key in usable if key.public_key_use in {None, "sig"}}
+    keys: dict[str | None, _Key] = {}
+    problems: list[str] = []
+    for member in cast("list[Mapping[str, object]]", members):
+        try:
+            key = _Key(member)
+        except (pyjwt.PyJWTError, AttributeError) as error:  # of a kind that PyJWT does not know
+            problems.append(type(error).__name__)
+            continue
+        if key.problem is not None:
+            problems.append(key.problem)
+        elif key.pyjwk.public_key_use in {None, "sig"}:
+            keys[key.pyjwk.key_id] = key
+    if not keys:
+        raise ValueError(f"the key set has no usable key: {'; '.join(problems) or 'none signs'}")
+    return keys

@@ -28,7 +28,7 @@ class Principal:
     Attributes:
         user: Id of the user.
         session_id: Id of the log-in, for `disconnect_session()`; None if there is no such thing.
-            Kept and sent to other workers as a hash only.
+            Indexed, and sent to other workers, as a hash.
         scopes: What the user may do.
         expires_at: Seconds since the epoch, as in a JWT, after which it is worth nothing; None:
             it never ends.
@@ -36,7 +36,7 @@ class Principal:
 
     Raises:
         InvalidUserId: The user id is empty or too long, or has control characters.
-        TypeError: `scopes` is a single string.
+        TypeError: `scopes` is a single string, or `session_id` is none.
         ValueError: `expires_at` is no finite number.
     """
 
@@ -53,6 +53,9 @@ class Principal:
         scopes: object = self.scopes
         if isinstance(scopes, str):
             raise TypeError("scopes is a collection; pass scopes=frozenset({scope})")
+        session: object = self.session_id
+        if session is not None and not isinstance(session, str):
+            raise TypeError(f"session_id is a string, not {type(session).__name__}")
         if self.expires_at is not None and not isfinite(self.expires_at):
             raise ValueError(f"expires_at must be a finite number, not {self.expires_at!r}")
         object.__setattr__(self, "scopes", frozenset(self.scopes))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ("QueryRedaction", "redact_queries")
 
-_QUERY = re.compile(r"(?<=\?)[^\s\"'#]*")
+_QUERY = re.compile(r"(?<=\?)[^\s\"#]*")
 UVICORN = ("uvicorn.access", "uvicorn.error")
 
 

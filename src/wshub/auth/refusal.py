@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from starlette.exceptions import HTTPException
 
-from wshub.exceptions import CloseCode
+from wshub._rejection import make_headers
 
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
@@ -47,17 +46,14 @@ def refuse(
         connection: Who.
         rejection: What a WebSocket is told.
         why: What the log is told. No secret.
-        status: What an HTTP request is told; by default 401 for 3000, else 403.
+        status: What an HTTP request is told; by default what fits the rejection.
         alarm: The kind of warning that it is, the first in a minute; None: it is none.
     """
     log_refusal(connection, why, alarm=alarm)
     if not is_http(connection):
         return rejection
-    if status is None:
-        is_unknown = rejection.code == CloseCode.UNAUTHORIZED
-        status = HTTPStatus.UNAUTHORIZED if is_unknown else HTTPStatus.FORBIDDEN
-    challenge = {"WWW-Authenticate": "Bearer"} if status == HTTPStatus.UNAUTHORIZED else None
-    return HTTPException(status, rejection.reason, challenge)
+    status = status or rejection.http_status
+    return HTTPException(status, rejection.reason, make_headers(rejection, status))
 
 
 def log_refusal(connection: HTTPConnection, why: str, *, alarm: str | None = None) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, cast
 
 from fastapi import Depends
+from fastapi.security import OAuth2, OpenIdConnect
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 
@@ -23,7 +24,16 @@ if TYPE_CHECKING:
 
     from wshub.auth.principal import Principal
 
-__all__ = ("Found", "Place", "Source", "Verifier", "first_of", "signature_of", "to_source")
+__all__ = (
+    "Found",
+    "Place",
+    "Source",
+    "Verifier",
+    "bearer_of",
+    "first_of",
+    "signature_of",
+    "to_source",
+)
 
 MAX_CREDENTIAL_LENGTH = 8192
 """Characters of the longest credential that is looked at."""
@@ -169,8 +179,9 @@ class _SecurityClass(Place):
             schemes=[(security.scheme_name, model)],
             # Browsers remember a password for the site, too, and send it by themselves.
             is_ambient=getattr(where, "value", where) == "cookie"
-            or getattr(model, "scheme", "") in {"basic", "digest"},
+            or getattr(model, "scheme", "").lower() in {"basic", "digest", "negotiate", "ntlm"},
         )
+        self._gives_header = type(security).__call__ in (OAuth2.__call__, OpenIdConnect.__call__)
         self._security = copy(cast("Any", security))
         self._security.auto_error = False
 
@@ -179,7 +190,9 @@ class _SecurityClass(Place):
         # route has none of.
         found = await self._security(connection)
         credentials = getattr(found, "credentials", found)
-        return credentials if isinstance(credentials, str) else None
+        if not isinstance(credentials, str):
+            return None
+        return bearer_of(credentials) if self._gives_header else credentials
 
 
 class _Documented(SecurityBase):
@@ -226,6 +239,12 @@ def first_of(*sources: Source | SecurityBase) -> Source:
     if not sources:
         raise ValueError("first_of() needs at least one source")
     return _FirstOf([to_source(source) for source in sources])
+
+
+def bearer_of(header: str) -> str | None:
+    """Return the token in an `Authorization` header; None if there is another kind, or none."""
+    scheme, _, token = header.partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
 
 
 def signature_of(source: Source) -> inspect.Signature:

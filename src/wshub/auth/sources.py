@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fastapi.openapi.models import APIKey, APIKeyIn, HTTPBearer
 
-from wshub.auth.source import Place, Source
+from wshub.auth.source import Place, Source, bearer_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,8 +56,7 @@ class _BearerHeader(Place):
         super().__init__("bearer token", schemes=[("bearer", HTTPBearer())])
 
     async def _read(self, connection: HTTPConnection) -> str | None:
-        scheme, _, token = connection.headers.get("authorization", "").partition(" ")
-        return token.strip() if scheme.lower() == "bearer" else None
+        return bearer_of(connection.headers.get("authorization", ""))
 
 
 class _BearerSubprotocol(Place):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import secrets
 import time
 from hashlib import sha256
@@ -15,9 +14,11 @@ from starlette.exceptions import HTTPException
 from wshub.auth.credential import InvalidCredential
 from wshub.auth.origins import origin_of
 from wshub.auth.principal import Principal
+from wshub.auth.refusal import AUTHENTICATED_AT
+from wshub.auth.seal import seal, unseal
 from wshub.auth.source import Place, Source
 from wshub.backends.one_time_keys import MemoryOneTimeKeys
-from wshub.exceptions import BackendUnavailable, InvalidName, try_again_later
+from wshub.exceptions import BackendUnavailable, try_again_later
 
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
@@ -29,6 +30,9 @@ __all__ = ("Tickets", "ticket")
 
 _logger = logging.getLogger("wshub")
 
+MAX_LIFETIME = 240.0
+"""Seconds; with those of a handshake no more than dismissals are remembered for."""
+
 
 class Tickets:
     """
@@ -36,20 +40,22 @@ class Tickets:
 
     A page fetches one with the log-in that it has, by POST, and puts it into the URL of its
     WebSocket. It stands for the user it was issued to, works only from the page's origin, only
-    for some seconds and only once, so that it may well end up in a log. Only a hash is stored.
+    for some seconds and only once, so that it may well end up in a log. Its store learns neither
+    the ticket, of which it has a hash, nor whom it stands for, which is sealed with the ticket.
 
     Args:
         keys: Where they are kept; by default the memory of this process. Give all workers the
             same store, else only the worker that issued a ticket takes it.
-        lifetime: Seconds that a ticket is worth something.
+        lifetime: Seconds that a ticket is worth something, at most 240: for so long managers
+            remember whom they have dismissed.
 
     Raises:
-        ValueError: `lifetime` is not positive.
+        ValueError: `lifetime` is out of its range.
     """
 
     def __init__(self, keys: OneTimeKeys | None = None, *, lifetime: float = 30.0) -> None:
-        if not 0 < lifetime < math.inf:
-            raise ValueError(f"lifetime must be a positive number of seconds, not {lifetime!r}")
+        if not 0 < lifetime <= MAX_LIFETIME:
+            raise ValueError(f"lifetime must be 0 to {MAX_LIFETIME:g} seconds, not {lifetime!r}")
         self._keys: OneTimeKeys = keys or MemoryOneTimeKeys()
         self._lifetime = lifetime
 
@@ -66,12 +72,17 @@ class Tickets:
             ValueError: The same, of a number.
         """
         ticket = secrets.token_urlsafe(32)
-        value = json.dumps({"principal": principal.to_json(), "origin": origin_of(request)})
+        age = time.monotonic() - request.scope.get(AUTHENTICATED_AT, time.monotonic())
+        values = {
+            "principal": principal.to_json(),
+            "origin": origin_of(request),
+            "authenticated_at": time.time() - age,
+        }
         lifetime = self._lifetime
         if principal.expires_at is not None:
             lifetime = max(0.001, min(lifetime, principal.expires_at - time.time()))
         try:
-            await self._keys.put(_hash(ticket), value, lifetime)
+            await self._keys.put(_hash(ticket), seal(ticket, json.dumps(values)), lifetime)
         except BackendUnavailable as error:
             _logger.warning("no ticket for user %a: %s", principal.user, error)
             raise HTTPException(503, "try again later", {"Retry-After": "5"}) from None
@@ -81,29 +92,30 @@ class Tickets:
         """
         Take `ticket` and return whom it was issued to; it is spent, whatever comes of it.
 
+        Who has been dismissed since it was issued, by `disconnect_user()` say, is so by
+        `manager.connection()`, too.
+
         Raises:
             InvalidCredential: It was never issued, or is spent, or too old, or `connection`
                 comes from another origin.
-            Rejection: The store cannot be asked now: 1013, before accept HTTP 503.
+            Rejection: The store cannot be asked now: 1013, HTTP 503.
         """
         try:
-            value = await self._keys.take(_hash(ticket))
+            sealed = await self._keys.take(_hash(ticket))
         except BackendUnavailable as error:
             _logger.warning("no ticket can be taken: %s", error)
             raise try_again_later() from None
-        if value is None:
+        if sealed is None:
             raise InvalidCredential("it was never issued, or is spent, or too old")
-        try:
-            stored: dict[str, Any] = json.loads(value)
-            origin = str(stored["origin"])
-            principal = Principal.from_json(stored["principal"])
-        except (ValueError, TypeError, KeyError, InvalidName) as error:
-            raise InvalidCredential(f"its store is corrupt: {type(error).__name__}") from None
+        values: dict[str, Any] = json.loads(unseal(ticket, sealed))
+        origin: str = values["origin"]
         if origin != origin_of(connection):
             raise InvalidCredential(
                 f"it was issued to origin {origin!a}, not {origin_of(connection)[:200]!a}"
             )
-        return principal
+        age = max(0.0, time.time() - values["authenticated_at"])
+        connection.scope[AUTHENTICATED_AT] = time.monotonic() - age
+        return Principal.from_json(values["principal"])
 
 
 class _Ticket(Place):

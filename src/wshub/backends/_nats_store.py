@@ -19,23 +19,26 @@ if TYPE_CHECKING:
 __all__ = ("KEPT", "NatsStore")
 
 KEPT = 3600
-"""Seconds that the stream keeps a key, spent or not."""
+"""Seconds that the stream keeps a key that nobody takes."""
 
 MAX_KEYS = 1_000_000
 
-NO_MESSAGE = 10037
-OUTDATED = (10071, 10164)
-"""JetStream's codes for a subject that holds another message than was expected."""
+NO_MESSAGE = (10037, 10043)
+"""JetStream's codes for a subject without messages, and a sequence number without one."""
+
+EXPECTS_NONE = b"Nats-Expected-Last-Subject-Sequence: 0"
+UNEXPECTED = (10071, 10164)
+"""Its codes for a subject that has a message already."""
 
 HINT = "or keep one-time keys elsewhere"
 
 
 class NatsStore:
     """
-    Keeps the last message of a subject for each key.
+    Keeps a message for each key, on a subject of its own.
 
-    Whoever takes one puts an empty message into its place, on condition that it is still the last
-    one: of two, JetStream lets one do so (ADR-8, as the key-value store's `update`).
+    Whoever takes one reads it and deletes it: of two that do so, JetStream tells one that there is
+    nothing to delete.
     """
 
     def __init__(self, settings: Settings, prefix: str) -> None:
@@ -53,21 +56,25 @@ class NatsStore:
         """Keep a value for some time; False: there is one already."""
         data = b"%r\n%b" % (time.time() + milliseconds / 1000, value)
         with explain_refusals():
-            return await self._replace(key, 0, data)
+            message = [(self._subject_of(key), data)]
+            (answer,) = await self._requests.ask(message, EXPECTS_NONE)
+        error = json.loads(answer).get("error") if answer else {"description": "no stream"}
+        if error is None:
+            return True
+        if error.get("err_code") in UNEXPECTED:
+            return False
+        raise ConnectionError(f"the stream {self._name} took nothing: {error.get('description')}")
 
     async def take(self, key: str) -> bytes | None:
         """Return a value, to one caller only, and keep it no longer; None: there is none."""
         with explain_refusals():
-            body = {"last_by_subj": self._subject_of(key)}
-            found = await ask_stream(self._requests, f"MSG.GET.{self._name}", body, hint=HINT)
-            if "error" in found:
-                if found["error"].get("err_code") == NO_MESSAGE:
-                    return None
-                raise ConnectionError(f"JetStream says: {found['error'].get('description')}")
-            message: dict[str, Any] = found["message"]
-            data = binascii.a2b_base64(message.get("data", ""))
-            if not data or not await self._replace(key, message["seq"], b""):
+            message = await self._ask("MSG.GET", {"last_by_subj": self._subject_of(key)})
+            if message is None:
                 return None
+            sequence = message["message"]["seq"]
+            if await self._ask("MSG.DELETE", {"seq": sequence, "no_erase": True}) is None:
+                return None
+        data = binascii.a2b_base64(message["message"].get("data", ""))
         ends, _, value = data.partition(b"\n")
         return value if time.time() < float(ends) else None
 
@@ -96,16 +103,15 @@ class NatsStore:
                 "delete it, or use another prefix"
             )
 
-    async def _replace(self, key: str, sequence: int, data: bytes) -> bool:
-        """Put a message into the place of another; 0: of none. False: another one is there."""
-        header = b"Nats-Expected-Last-Subject-Sequence: %d" % sequence
-        (answer,) = await self._requests.ask([(self._subject_of(key), data)], header)
-        error = json.loads(answer).get("error") if answer else {"description": "no stream"}
+    async def _ask(self, verb: str, body: object) -> dict[str, Any] | None:
+        """Return what JetStream answers about a message; None: there is none."""
+        answer = await ask_stream(self._requests, f"{verb}.{self._name}", body, hint=HINT)
+        error = answer.get("error")
         if error is None:
-            return True
-        if error.get("err_code") in OUTDATED:
-            return False
-        raise ConnectionError(f"the stream {self._name} took nothing: {error.get('description')}")
+            return answer
+        if error.get("err_code") in NO_MESSAGE:
+            return None
+        raise ConnectionError(f"JetStream says: {error.get('description')}")
 
     def _subject_of(self, key: str) -> str:
         return f"{self._subject}.{quote(key, safe='').replace('.', '%2E')}"

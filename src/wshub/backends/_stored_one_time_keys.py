@@ -105,7 +105,7 @@ class StoredOneTimeKeys:
             BackendUnavailable: It cannot be asked now. The key may be spent nevertheless.
         """
         value, _ = await self._ask(lambda: self._store.take(key_hash))
-        return None if value is None else value.decode()
+        return None if value is None else value.decode(errors="replace")
 
     async def stop(self) -> None:
         """Drop the connection; it is made again if it is needed. Idempotent."""

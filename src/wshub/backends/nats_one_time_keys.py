@@ -26,9 +26,9 @@ class NatsOneTimeKeys(StoredOneTimeKeys):
     Args:
         url: As of `NatsBackend`.
         prefix: Begins the name of the stream, `wshub-once`, which is made if it is not there: it
-            keeps a million keys at most, spent ones included, in memory and for an hour, which
-            is the longest `ttl`. Its subjects are `wshub.once.…`. Needs the right to these, and
-            to `$JS.API.STREAM.INFO`, `CREATE` and `MSG.GET`.
+            keeps a million keys at most, in memory and for an hour, which is the longest `ttl`.
+            Its subjects are `wshub.once.…`. Needs the right to these, and to
+            `$JS.API.STREAM.INFO`, `CREATE`, `MSG.GET` and `MSG.DELETE` of the stream.
         timeout: Seconds that the server has for an answer.
         options: Of nats-py, as `NatsBackend` takes them.
 

@@ -349,14 +349,16 @@ def test_dismissals_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 401.0
     dismissals.note(orders[2])
     assert dismissals.find("user", "b", 0) is None
-    assert dismissals.find("user", "c", 170) is orders[2]
-    assert dismissals.find("user", "c", 171) is None
+    assert dismissals.find("user", "c", 401) is orders[2]
+    assert dismissals.find("user", "c", 402) is None
 
 
 def test_a_principal_is_checked() -> None:
     """Its user has a name, its scopes are several, its end is a time."""
     with pytest.raises(InvalidUserId):
         Principal("")
+    with pytest.raises(TypeError, match="session_id is a string"):
+        Principal("ana", session_id=42)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="frozenset"):
         Principal("ana", scopes="read")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="finite"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -204,7 +205,7 @@ def _measure_setup(plan: Plan, setup: Setup, brokers: Mapping[str, Broker]) -> l
         found[one].append(_measure_round(plan, setup, one, brokers[one.broker]))
     others = list(zip(*(found[one] for one in measured if not one.way.is_ours), strict=True))
     best = _Best(
-        [min(one.steady.p99 for one in results) for results in others],
+        [_best_p99(results) for results in others],
         [max(one.rate for one in results) for results in others],
     )
     return [
@@ -213,6 +214,11 @@ def _measure_setup(plan: Plan, setup: Setup, brokers: Mapping[str, Broker]) -> l
         else Row(setup.label, one.way.label, one.way.is_ours, one.is_target, obstacle=obstacle)
         for one, obstacle in obstacles.items()
     ]
+
+
+def _best_p99(results: Sequence[_Round]) -> float:
+    """Return the least p99 of those who delivered everything; it means little of others."""
+    return min((one.steady.p99 for one in results if one.steady.delivered == 1), default=math.inf)
 
 
 def _obstacle(one: Contestant, brokers: Mapping[str, Broker]) -> str | None:

@@ -83,7 +83,7 @@ def free_later(clock: Clock, sink: Sink, limit: float, patience: float = inf) ->
 
 def _free(clock: Clock, sink: Sink, end: float, patience: float, before: float) -> None:
     unsent, left = sink.unsent_bytes, end - clock.time()
-    if unsent and (left <= 0 or unsent >= before):
+    if unsent and (left <= 0 or (unsent >= before and sink.shows_progress)):
         sink.abort()
     elif unsent:
         clock.call_later(min(left, patience), _free, clock, sink, end, patience, unsent)

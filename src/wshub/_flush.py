@@ -121,7 +121,12 @@ class Flush:
         if self._collecting:
             self._loop = asyncio.get_running_loop()
             self._loop.call_soon(self._run)
-        self._write(collecting[:TURN])
+        try:
+            self._write(collecting[:TURN])
+        except BaseException:
+            self._collecting += collecting[:TURN]  # who was written to has nothing pending
+            self._schedule()
+            raise
         self.empty.forget()
 
     def _write(self, outboxes: Iterable[FramedOutbox]) -> None:

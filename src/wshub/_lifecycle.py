@@ -69,10 +69,12 @@ async def open_connection(
     seat = hub.admit(websocket, user, len(set(names)))
     try:
         accepted = await _accept(websocket, subprotocol, headers)
+        connection = Connection(
+            websocket, hub, user=user, principal=principal, state=state, seat=seat
+        )
     except BaseException:
         hub.admission.release(seat)
         raise
-    connection = Connection(websocket, hub, user=user, principal=principal, state=state, seat=seat)
     hub.register(connection)
     if not accepted:
         connection._link.see_disconnect({"code": CloseCode.ABNORMAL_CLOSURE})

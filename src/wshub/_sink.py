@@ -31,6 +31,7 @@ __all__ = (
     "abort_transport",
     "find_frame_sink",
     "let_abort",
+    "shows_progress_of",
     "unsent_bytes_of",
 )
 
@@ -48,6 +49,11 @@ class Sink(Protocol):
     @property
     def unsent_bytes(self) -> int:
         """Bytes that the transport holds because the peer does not read; 0 where unknown."""
+        ...
+
+    @property
+    def shows_progress(self) -> bool:
+        """Whether these become fewer as the peer reads."""
         ...
 
     @property
@@ -182,6 +188,12 @@ class AsgiSink:
         return 0 if transport is None else unsent_bytes_of(transport)
 
     @property
+    def shows_progress(self) -> bool:
+        """Whether these become fewer as the peer reads; not with TLS on uvloop."""
+        transport = self._transport
+        return transport is None or shows_progress_of(transport)
+
+    @property
     def is_closing(self) -> bool:
         """Whether uvicorn's transport is closed or about to be; False under other servers."""
         transport = self._transport
@@ -237,6 +249,8 @@ class Transport(Protocol):
 def let_abort(transport: Transport) -> None:
     """See to it that `transport` can be aborted once its server has closed it, perhaps twice."""
     # At a second close asyncio's for TLS forgets what it would have to abort.
+    if transport.is_closing():
+        return  # and may have been closed twice
     if isinstance(transport, asyncio.Transport) and _encrypts(transport):
         transport.close = partial(_close_once, transport, transport.close)  # type: ignore[method-assign]
 
@@ -247,12 +261,32 @@ def _close_once(transport: Transport, close: Callable[[], None]) -> None:
 
 
 def _encrypts(transport: Transport) -> bool:
-    return transport.get_extra_info("sslcontext") is not None
+    return (
+        getattr(transport, "_ssl_protocol", transport) is not None
+        and transport.get_extra_info("sslcontext") is not None
+    )
 
 
 def unsent_bytes_of(transport: Transport) -> int:
     """Return the bytes that are not sent; under TLS at least one: it loses sight of the last."""
-    return max(transport.get_write_buffer_size(), _encrypts(transport))
+    if getattr(transport, "_ssl_protocol", transport) is None:
+        return 0  # asyncio's for TLS, closed twice, answers no more
+    if not _encrypts(transport):
+        return transport.get_write_buffer_size()
+    below = _find_transport_below(transport)
+    hidden = 0 if below is None else below.get_write_buffer_size()
+    return max(transport.get_write_buffer_size() + hidden, 1)
+
+
+def shows_progress_of(transport: Transport) -> bool:
+    """Whether `unsent_bytes_of()` becomes less as the peer reads."""
+    return not _encrypts(transport) or _find_transport_below(transport) is not None
+
+
+def _find_transport_below(transport: Transport) -> Transport | None:
+    """Return what a transport for TLS writes to, which may hold megabytes; uvloop does not say."""
+    below = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)
+    return below if isinstance(below, Transport) else None
 
 
 def abort_transport(transport: Transport) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import random
-import ssl
 import subprocess
 import sys
 from contextlib import suppress
@@ -14,19 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import trustme
 
 from tests.managed import ManagedApp
 from tests.uvicorn.bait import Bait
-from tests.uvicorn.fanout import SEND_BUFFER, block, descriptor_of, opened, serve
+from tests.uvicorn.fanout import SEND_BUFFER, serve
 from tests.uvicorn.wires import Network
-from wshub import ConnectionManager, OutboxOptions
-from wshub.testing import DeadClient, Opcode, connect, until
+from wshub import OutboxOptions
+from wshub.testing import DeadClient, Opcode, until
 from wshub.uvicorn._sink import UvicornSink
 
 if TYPE_CHECKING:
     from wshub import Connection
-    from wshub.testing import FakeClock, LiveServer
+    from wshub.testing import LiveServer
 
 ROOT = Path(__file__).parents[2]
 
@@ -162,85 +160,6 @@ def test_a_manager_goes_on_in_another_loop(loop: str, first: str) -> None:
         "queued": 0,
         "dropped": {"overflow": 0, "closed": 6 if first == "broadcasts" else 4},
     }
-
-
-# --- TLS
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ssl.SSLContext]:
-    """A certificate with its key, and what a client needs to trust it."""
-    authority, context = trustme.CA(), ssl.create_default_context()
-    authority.configure_trust(context)
-    path = tmp_path_factory.mktemp("certificate") / "localhost.pem"
-    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(path))
-    return str(path), context
-
-
-@pytest.mark.parametrize("end", ["closes", "is closed", "is aborted", "stops reading", "is reset"])
-async def test_it_ends_over_tls_as_without(
-    end: str,
-    certificate: tuple[str, ssl.SSLContext],
-    fake_clock: FakeClock,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """Nothing is written past what encrypts, and a transport that has ended is left alone."""
-    managed = ManagedApp(hold, ConnectionManager(clock=fake_clock))
-    path, context = certificate
-    async with serve(managed, ssl_certfile=path) as server:
-        url = f"wss://localhost:{server.port}/ws"
-        async with connect(url, ssl=context, compression=None, max_size=None) as client:
-            (connection,) = await opened(managed)
-            await managed.manager.broadcast("hello")
-            assert await client.receive() == "hello"
-            assert descriptor_of(connection) == -1
-            if end == "closes":
-                await client.close(4000)
-            elif end == "is closed":
-                await connection.close(4000)
-                assert (await client.closed())[0] == 4000
-            elif end == "is aborted":
-                connection.abort()
-            elif end == "is reset":
-                client.reset()
-            else:
-                client.stop_reading()
-                await block(connection, "x" * 5_000_000)
-                closing = asyncio.create_task(connection.close(4000))
-                await fake_clock.advance(10)
-                await closing
-            await until(lambda: managed.outcomes == [None])
-            await until(lambda: not server.connections)
-            connection.abort()
-            await fake_clock.advance(20)
-        await managed.manager.drain(timeout=5)
-    assert not [record for record in caplog.records if record.levelname == "ERROR"]
-    figures = managed.manager.statistics()
-    assert (figures.queued, figures.dropped["closed"]) == (0, end == "stops reading")
-
-
-async def test_a_message_over_tls_may_be_longer_than_what_the_transport_takes(
-    certificate: tuple[str, ssl.SSLContext],
-) -> None:
-    """What is put meanwhile waits, and comes in order."""
-    managed = ManagedApp(hold)
-    path, context = certificate
-    async with serve(managed, ssl_certfile=path) as server:
-        url = f"wss://localhost:{server.port}/ws"
-        async with connect(url, ssl=context, compression=None, max_size=None) as client:
-            (connection,) = await opened(managed)
-            client.stop_reading()
-            await block(connection, "x" * 5_000_000)
-            blocked = managed.manager.statistics().sent + 1
-            for number in range(10):
-                await managed.manager.broadcast(f"{number}")
-            assert connection.outbox.messages == 11
-            client.read_on()
-            for _ in range(blocked):
-                assert len(await client.receive()) == 5_000_000
-            assert [await client.receive() for _ in range(10)] == [f"{n}" for n in range(10)]
-        await until(lambda: not server.connections)
-    assert managed.manager.statistics().sent == blocked + 10
 
 
 # --- transports that fail as they are written to

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,7 +14,15 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.managed import ManagedApp
-from tests.uvicorn.fanout import FANOUT, descriptor_of, opened, protocol_of, serve, watched_writes
+from tests.uvicorn.fanout import (
+    FANOUT,
+    descriptor_of,
+    frames_to_the_end,
+    opened,
+    protocol_of,
+    serve,
+    watched_writes,
+)
 from tests.uvicorn.wires import Network, Peer
 from wshub import ConnectionManager, OutboxOptions
 from wshub._flush import TURN
@@ -111,6 +120,39 @@ async def test_what_was_sent_in_a_turn_leaves_before_the_peer_is_answered(
             assert (await client.read_frame()).opcode == Opcode.CLOSE
         await until(lambda: connection.closed)
     assert managed.manager.statistics().sent == 1
+
+
+async def test_nothing_follows_the_answer_to_a_close_frame() -> None:
+    """Also if that leaves together with the answer to a ping before it (RFC 6455 §5.5.1)."""
+    managed = ManagedApp(hold)
+    async with serve(managed) as server, RawClient(f"{server.ws}/ws") as client:
+        await opened(managed)
+        await managed.manager.broadcast("last")
+        protocol_of(server).data_received(frame(Opcode.PING) + frame(Opcode.CLOSE))
+        opcodes = [found.opcode for found in await frames_to_the_end(client)]
+    assert opcodes == [Opcode.TEXT, Opcode.PONG, Opcode.CLOSE]
+
+
+async def test_an_error_in_a_turn_is_in_nobodys_way(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who was not written to because of it is in the next one."""
+
+    def fail(descriptor: int, data: bytes) -> int:
+        monkeypatch.undo()
+        raise MemoryError
+
+    managed = ManagedApp(hold)
+    async with serve(managed) as server, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(RawClient(f"{server.ws}/ws")) for _ in range(3)]
+        await opened(managed, 3)
+        await managed.manager.broadcast("a")
+        monkeypatch.setattr(os, "write", fail)
+        await until(lambda: os.write is not fail)
+        await managed.manager.broadcast("b")
+        got = [(await client.read_frame()).payload for client in clients]
+    assert sorted(got) == [b"a", b"a", b"b"]
+    assert "MemoryError" in caplog.text
 
 
 async def test_a_broadcast_is_framed_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,11 +12,13 @@ from fastapi import FastAPI, WebSocket
 from starlette.websockets import WebSocketState
 
 from tests.managed import ManagedApp
-from tests.uvicorn.fanout import FANOUT, opened, protocol_of, serve
+from tests.uvicorn.fanout import FANOUT, frames_to_the_end, opened, protocol_of, serve
 from wshub import ConnectionClosed, ConnectionManager, Heartbeat, Limits, OutboxOptions
 from wshub.testing import Opcode, RawClient, connect, frame, live_server, until
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from wshub import Connection
     from wshub.testing import FakeClock
 
@@ -104,6 +107,61 @@ async def test_what_waits_behind_read_ahead_is_received_after_the_end() -> None:
         assert app.got == [str(number) for number in range(20)]
         assert str(connection.closed) == "connection closed by the peer with 4000"
     assert app.manager.statistics().unread == 0
+
+
+async def test_a_stop_while_a_close_frame_is_unread() -> None:
+    """It is in nobody's way: other clients are told to come back, and uvicorn stops."""
+    app = Late(read_ahead=4)
+    stopped = asyncio.Event()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
+        yield
+        stopped.set()
+
+    app.managed.app.router.lifespan_context = lifespan
+    async with serve(app.managed) as server, RawClient(f"{server.ws}/ws") as hasty:
+        await opened(app.managed)
+        messages = frame(Opcode.TEXT, b"x" * 1000) * 10
+        await hasty.send_bytes(messages + frame(Opcode.CLOSE, (4000).to_bytes(2)))
+        await until(lambda: protocol_of(server).read_paused)
+        async with connect(f"{server.ws}/ws") as bystander:
+            await opened(app.managed, 2)
+            server.uvicorn.should_exit = True
+            assert (await bystander.closed())[0] == 1012
+        await asyncio.wait_for(stopped.wait(), 10)
+
+
+async def test_who_is_not_read_is_not_asked_for_a_sign_of_life() -> None:
+    """Its pong is behind what the handler has not taken; once that is read it may be dropped."""
+    app = Late(read_ahead=4)
+    options = {"ws_ping_interval": 0.05, "ws_ping_timeout": 0.05}
+    async with serve(app.managed, **options) as server, RawClient(f"{server.ws}/ws") as client:
+        await opened(app.managed)
+        await client.send_bytes(frame(Opcode.TEXT, b"x") * 6)
+        for _ in range(3):
+            assert (await client.read_frame()).opcode == Opcode.PING
+        assert protocol_of(server).read_paused
+        app.receive(6)
+        assert (await frames_to_the_end(client))[-1].opcode == Opcode.CLOSE
+    assert len(app.got) == 6
+
+
+async def test_a_message_in_many_pieces_is_one_in_memory() -> None:
+    """Empty ones take nothing, however many they are."""
+    app = Late()
+    async with serve(app.managed) as server, RawClient(f"{server.ws}/ws") as client:
+        await opened(app.managed)
+        app.receive(2)
+        for opcode, whole in ((Opcode.TEXT, "ab"), (Opcode.BINARY, b"ab")):
+            await client.send_frame(opcode, b"a", fin=False)
+            await client.send_bytes(frame(Opcode.CONTINUATION, b"", fin=False) * 10_000)
+            await client.send_frame(Opcode.PING)
+            assert (await client.read_frame()).opcode == Opcode.PONG
+            assert len(protocol_of(server).frames) == 1
+            await client.send_frame(Opcode.CONTINUATION, b"b")
+            await until(lambda: app.got[-1:] == [whole])  # noqa: B023
+    assert app.got == ["ab", b"ab"]
 
 
 async def test_an_end_is_seen_behind_a_full_inbox() -> None:

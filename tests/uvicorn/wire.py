@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import zlib
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
@@ -137,6 +138,10 @@ class Wire:
         async with deadline(DEADLINE, "the server to close the connection"):
             self.received += await self._reader.read()
 
+    def leave(self) -> None:
+        """Close, over TLS with a word."""
+        self._writer.close()
+
     def shut(self) -> None:
         """Close the sending side alone."""
         self._writer.write_eof()
@@ -149,19 +154,27 @@ async def open_wire(
     *,
     context: ssl.SSLContext | None = None,
     wait: bool = True,
+    polite: bool = False,
+    receive_buffer: int | None = None,
 ) -> AsyncIterator[Wire]:
     """
     Connect for the length of the block, over TLS if there is a `context` for that.
 
-    If it does not wait for the answer, `Wire.hear()` has to.
+    If it does not wait for the answer, `Wire.hear()` has to. One that is polite says over TLS that
+    it leaves. With a `receive_buffer` of so many bytes hardly more is taken than is read.
     """
     parts = urlsplit(url)
     async with deadline(DEADLINE, f"a connection to {parts.netloc}"):
+        client = socket.socket()
+        if receive_buffer is not None:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        client.setblocking(False)  # noqa: FBT003  (socket's own)
+        await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", parts.port))
         reader, writer = await asyncio.open_connection(
-            parts.hostname,
-            parts.port,
+            sock=client,
             ssl=context,
             server_hostname="localhost" if context else None,
+            limit=receive_buffer or 65536,
         )
     wire = Wire(reader, writer)
     try:
@@ -170,7 +183,7 @@ async def open_wire(
             await wire.hear()
         yield wire
     finally:
-        if context is None:
+        if context is None or polite:
             writer.close()
         else:
             writer.transport.abort()  # one that stalls would not come to an end over TLS

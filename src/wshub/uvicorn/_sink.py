@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from wshub._eager import start_eagerly
 from wshub._frames import PLAIN, FrameForm
-from wshub._sink import abort_transport, let_abort, unsent_bytes_of
+from wshub._sink import abort_transport, let_abort, shows_progress_of, unsent_bytes_of
 
 if TYPE_CHECKING:
     from uvicorn._types import WebSocketCloseEvent
@@ -71,7 +71,7 @@ class UvicornSink:
             _write_without_delay(transport)
             if _HAS_DESCRIPTORS and not self._is_encrypted:
                 self._socket = transport.get_extra_info("socket").fileno()
-        self.open()
+            self.open()
         self._protocol.attach(receiver, held)
 
     def resume(self) -> None:
@@ -106,6 +106,11 @@ class UvicornSink:
         """Bytes that the transport holds; under TLS at least one until the connection is lost."""
         protocol = self._protocol
         return 0 if protocol.disconnected else unsent_bytes_of(protocol.transport)
+
+    @property
+    def shows_progress(self) -> bool:
+        """Whether these become fewer as the peer reads; not with TLS on uvloop."""
+        return shows_progress_of(self._protocol.transport)
 
     @property
     def is_closing(self) -> bool:

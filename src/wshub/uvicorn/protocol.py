@@ -69,6 +69,7 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
         self._held: Held | None = None
         self._receiving = 0
         self._is_full = False
+        self._has_ended = False
         self._backlog: deque[str | bytes] | tuple[()] = ()
         self._unread = b""
         self._late_pong = b""
@@ -96,6 +97,8 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
 
     def resume(self) -> None:
         """Go on reading: the receiver has room again."""
+        if self._has_ended:
+            return  # it has room because that was the end; who brought that about goes on by itself
         self._is_full = False
         while self._backlog and not self._is_full:
             self._take(self._backlog.popleft())
@@ -128,20 +131,33 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
 
     def send_receive_event_to_app(self) -> None:
         """Hand over a whole message."""
-        data = self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
+        data = self.frames[0]
         try:
             message = str(data, "utf-8") if self.curr_msg_data_type == "text" else bytes(data)
         except UnicodeDecodeError:
             self._refuse_text()
             return
         if self._receiver is None or self.close_sent:
+            self.frames = [bytes(data)]
             super().send_receive_event_to_app()
         else:
             self.frames = []
             self._take(message)
 
+    def handle_cont(self, event: Frame) -> None:
+        """Take a part of a message: any number of them is one piece, so empty ones take nothing."""
+        whole = self.frames[0]
+        if not isinstance(whole, bytearray):
+            whole = bytearray(whole)
+            self.frames = [whole]
+        whole += event.data
+        if event.fin:
+            self.send_receive_event_to_app()
+
     def handle_ping(self) -> None:
         """Answer, or keep the answer until the peer reads: the last one will do (§5.5.3)."""
+        if self.conn.close_sent is not None:
+            self._flush()  # the answer to a close frame behind it leaves with this one
         if self.writable.is_set():
             super().handle_ping()
         else:
@@ -168,7 +184,11 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
         self._sink.end()
 
     def keepalive_timeout(self) -> None:
-        """End it: the peer did not answer a ping."""
+        """End it: the peer did not answer a ping, or ask again if its answer was not read."""
+        if self.read_paused and self._receiver is not None:
+            self.stop_keepalive()
+            self.schedule_ping()
+            return
         super().keepalive_timeout()
         self._sink.end()
         if self._receiver is not None and self.transport.get_write_buffer_size():
@@ -176,6 +196,8 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
 
     def eof_received(self) -> None:
         """Write all that waits for a peer that only reads on; the transport closes next."""
+        # Transports for TLS tell of the end though reading is paused.
+        self._read(everything=True)
         self._pour()
         self._sink.end()
 
@@ -245,9 +267,11 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
             self.read_paused = False
             self.transport.resume_reading()
 
-    def _read(self) -> None:
+    def _read(self, *, everything: bool = False) -> None:
         position, unread, self._unread = 0, self._unread, b""
-        while position < len(unread) and not self.read_paused and not self.transport.is_closing():
+        while position < len(unread) and (everything or not self.read_paused):
+            if self.transport.is_closing():
+                break
             super().data_received(unread[position : position + SLICE])
             position += SLICE
         if not self.transport.is_closing():
@@ -266,7 +290,8 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
 
     def _end(self, event: AsgiEvent) -> None:
         if self._receiver is not None:
-            backlog, self._backlog = self._backlog, ()  # taking one may resume
+            self._has_ended = True
+            backlog, self._backlog = self._backlog, ()
             for message in backlog:
                 self._receiver.take(message)
             self._receiver.see_disconnect(event)

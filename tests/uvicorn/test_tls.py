@@ -115,8 +115,7 @@ async def test_who_leaves_over_tls_before_it_was_accepted(
             await gate.wait()
         await managed.app(scope, receive, send)
 
-    options = {"ws": ws, "ssl_certfile": path, "lifespan": "off"}
-    async with live_server(call_late, **options) as server:
+    async with live_server(call_late, ws=ws, ssl_certfile=path, lifespan="off") as server:
         url = f"wss://localhost:{server.port}/ws"
         async with open_wire(f"{url}?late", context=context, wait=False, polite=True):
             await until(lambda: len(server.uvicorn.server_state.tasks) == 1)

@@ -146,10 +146,11 @@ class _Key:
         if self._says_algorithm or algorithm == self.pyjwk.algorithm_name:
             return self.pyjwk
         try:
-            return self._make(str(algorithm))
+            bound: PyJWK = self._make(str(algorithm))
         except (import_pyjwt().PyJWTError, NotImplementedError) as error:
             problem = f"its algorithm does not fit the key: {type(error).__name__}"
             raise InvalidCredential(problem) from None
+        return bound
 
 
 class _NoRedirects(HTTPRedirectHandler):

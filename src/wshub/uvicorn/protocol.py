@@ -48,7 +48,7 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
     """
 
     app: ASGI3Application
-    frames: list[bytes]
+    frames: list[bytes | bytearray]
     queue: asyncio.Queue[ASGIReceiveEvent]
     read_paused: bool
 
@@ -146,11 +146,9 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
 
     def handle_cont(self, event: Frame) -> None:
         """Take a part of a message: any number of them is one piece, so empty ones take nothing."""
-        whole = self.frames[0]
-        if not isinstance(whole, bytearray):
-            whole = bytearray(whole)
-            self.frames = [whole]
-        whole += event.data
+        if not isinstance(self.frames[0], bytearray):
+            self.frames[0] = bytearray(self.frames[0])
+        self.frames[0] += event.data
         if event.fin:
             self.send_receive_event_to_app()
 

@@ -530,11 +530,11 @@ async def test_a_dismissal_goes_where_those_whom_it_means_can_hear_it(server: Se
     """On the channel of a user, or else on that for everyone, as no other has its audience."""
     async with Worker(FakeBackend(server)).running() as worker:
         await worker.subscribe("user", "ann")
-        audiences: tuple[DismissalAudience, ...] = ("user", "session")
+        audiences: tuple[DismissalAudience, ...] = ("newcomer", "user", "session")
         for audience in audiences:
             await worker.backend.publish(Dismissal(audience, "ann", 4000, ""))
-        await until(lambda: len(server.published) == 2)
-        assert server.published == ["wshub:user:ann", "wshub:everyone"]
+        await until(lambda: len(server.published) == 3)
+        assert server.published == ["wshub:everyone", "wshub:user:ann", "wshub:everyone"]
 
 
 def test_it_says_what_it_is(server: Server) -> None:

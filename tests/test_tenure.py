@@ -14,6 +14,7 @@ from starlette.requests import HTTPConnection
 from tests.secrecy import secret
 from wshub import (
     AccessDenied,
+    BackendUnavailable,
     Connection,
     ConnectionClosed,
     ConnectionManager,
@@ -25,6 +26,7 @@ from wshub import (
 from wshub._dismissals import Dismissals
 from wshub.auth import Principal, authenticate, bearer_header
 from wshub.auth.refusal import AUTHENTICATED_AT
+from wshub.backends import RedisBackend
 from wshub.messages import Dismissal
 from wshub.testing import FakeClock, FaultySink, until
 
@@ -296,6 +298,20 @@ async def test_a_logout_closes_all_tabs_of_its_session() -> None:
     await without.leaves()
     await asyncio.gather(*(guest.task for guest in (*tabs, other)))
     assert manager._hub.registry._sessions == {}
+
+
+@pytest.mark.parametrize("whom", ["user", "session"])
+async def test_a_dismissal_while_the_broker_is_away(whom: str) -> None:
+    """Fails, and closes what this worker has."""
+    manager = ConnectionManager(backend=RedisBackend())  # which nobody has started
+    guest = Guest(manager, Principal("ana", session_id="tab"))
+    await guest.arrives()
+    with pytest.raises(BackendUnavailable):
+        await (
+            manager.disconnect_user("ana") if whom == "user" else manager.disconnect_session("tab")
+        )
+    assert got_close(guest.sink) == ((1008, "") if whom == "user" else (3000, "logged out"))
+    await guest.task
 
 
 async def test_a_session_that_is_renewed() -> None:

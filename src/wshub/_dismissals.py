@@ -6,16 +6,35 @@ from collections import OrderedDict
 from time import monotonic
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from wshub.messages import Dismissal, DismissalAudience
+from wshub._names import check_user_id
+from wshub.exceptions import check_close_code, cut_reason
+from wshub.messages import Dismissal
 
-__all__ = ("Dismissals",)
+if TYPE_CHECKING:
+    from wshub.messages import DismissalAudience
+
+__all__ = ("Dismissals", "dismiss_user")
 
 MEMORY = 300.0
 """Seconds, at most, from the check of a credential to the end of a handshake by a ticket for it."""
 
 MAX_DISMISSALS = 10_000
 """Dismissals that are remembered at most; the oldest are forgotten first."""
+
+
+def dismiss_user(user: str, code: int, reason: str) -> tuple[Dismissal, Dismissal]:
+    """
+    Return the orders that close all connections of `user`, to be given one after the other.
+
+    The first goes to all workers, as nobody knows where the user is coming in just now. The second
+    goes where the user is, behind what was sent there before.
+
+    Raises:
+        ValueError: The code cannot be sent.
+        InvalidUserId: The id is empty or too long, or has control characters.
+    """
+    order = (check_user_id(user), check_close_code(code), cut_reason(reason))
+    return Dismissal("newcomer", *order), Dismissal("user", *order)
 
 
 class Dismissals:
@@ -29,8 +48,9 @@ class Dismissals:
         )
 
     def note(self, dismissal: Dismissal) -> None:
-        """Remember `dismissal`."""
-        key = (dismissal.audience, dismissal.name)
+        """Remember `dismissal`; one of newcomers as one of their user."""
+        audience = "user" if dismissal.audience == "newcomer" else dismissal.audience
+        key = (audience, dismissal.name)
         self._recent.pop(key, None)
         self._recent[key] = (monotonic(), dismissal)
         while len(self._recent) > MAX_DISMISSALS or self._is_old():

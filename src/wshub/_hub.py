@@ -21,7 +21,7 @@ from wshub._tenure import Tenure
 from wshub.backends.base import Receiver
 from wshub.connection import Connection
 from wshub.events import ConnectionOpened, LimitReached, Statistics
-from wshub.exceptions import HubError, LimitExceeded, OtherUser
+from wshub.exceptions import BackendUnavailable, HubError, LimitExceeded, OtherUser
 from wshub.messages import Publication, encode
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from wshub.events import Event, Hook, LimitAction, LimitName, SkipReason
     from wshub.exceptions import ClosedBy, RoomAction
     from wshub.limits import Limits
-    from wshub.messages import Audience
+    from wshub.messages import Audience, Dismissal
 
 __all__ = ("Hub", "find_connection")
 
@@ -93,8 +93,8 @@ class Hub:
                 raise TypeError(f"{hook!r} is asynchronous, and hooks are called, not awaited")
         self._hooks = hooks
         self._quiet_until: dict[LimitName | SkipReason, float] = {}
-        relay = Relay(self.registry, self.counters, self.flush, self._dismissals)
-        self.backend.attach(Receiver(relay.deliver, self.report, self._skip))
+        self._relay = Relay(self.registry, self.counters, self.flush, self._dismissals)
+        self.backend.attach(Receiver(self._relay.deliver, self.report, self._skip))
         self.backend.subscribe("everyone", "")
 
     def register(self, connection: Connection) -> None:
@@ -108,16 +108,29 @@ class Hub:
 
     def begin_tenure(self, connection: Connection, authenticated_at: float) -> None:
         """Watch over how long those behind a new `connection` may keep it."""
-        principal, link = connection.principal, connection._link
-        session = session_of(principal)
+        self.turn_away(connection, authenticated_at)
+        if connection.principal is not None:
+            self._renew(connection, connection.principal)
+
+    def turn_away(self, connection: Connection, authenticated_at: float) -> None:
+        """Close a new `connection` whose user or session was dismissed since that time."""
+        session = session_of(connection.principal)
         dismissed = (
             connection.user is not None
             and self._dismissals.find("user", connection.user, authenticated_at)
         ) or (session is not None and self._dismissals.find("session", session, authenticated_at))
         if dismissed:
-            link.start_closing(dismissed.code, dismissed.reason)
-        elif principal is not None:
-            self._renew(connection, principal)
+            connection._link.start_closing(dismissed.code, dismissed.reason)
+
+    async def dismiss(self, *orders: Dismissal) -> None:
+        """Give orders to close connections to all workers, or to this one if that cannot be."""
+        try:
+            for order in orders:
+                await self.backend.publish(order)
+        except BackendUnavailable:
+            for order in orders:
+                await self._relay.deliver(order)
+            raise
 
     def refresh(self, connection: Connection, principal: Principal) -> None:
         """Go on with a newer `principal` of the same user behind `connection`."""

@@ -85,6 +85,7 @@ async def open_connection(
     except BaseException:  # cancelled, as there is no block yet that would close it
         await connection._link.finish(CloseCode.GOING_AWAY, "")
         raise
+    hub.turn_away(connection, authenticated_at)  # who was dismissed before we would be told
     if hub.stopping:
         say_goodbye(connection)  # everyone else was told while this one was being accepted
     return connection

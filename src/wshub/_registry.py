@@ -124,7 +124,7 @@ class Registry:
         if audience == "everyone":
             return self._connections
         indexes = {"room": self._rooms, "user": self._users, "session": self._sessions}
-        return indexes[audience].get(name, {})
+        return indexes.get(audience, {}).get(name, {})
 
     def _add(self, audience: Audience, index: _Index, name: str, connection: Connection) -> None:
         members = index.get(name)

@@ -9,6 +9,7 @@ from typing_extensions import TypeVar
 
 from wshub._authorization import Authorization
 from wshub._clock import LoopClock
+from wshub._dismissals import dismiss_user
 from wshub._drain import close_connections, drain_connections
 from wshub._hub import Hub
 from wshub._lifecycle import manage_connection
@@ -231,7 +232,8 @@ class ConnectionManager(TutorialManager):
         """
         Close every connection of `user`, after what was sent to it before.
 
-        Returns when the backend has taken the order; the closing goes on in the background.
+        Returns when the backend has taken the order; the closing goes on in the background. Who is
+        just connecting, and was authenticated before this call, is closed too.
 
         Args:
             user: Id of the user; one without connections is fine.
@@ -241,10 +243,10 @@ class ConnectionManager(TutorialManager):
         Raises:
             ValueError: The code cannot be sent (RFC 6455 §7.4.1).
             InvalidUserId: The id is empty or too long, or has control characters.
-            BackendUnavailable: The backend cannot take it now.
+            BackendUnavailable: The backend cannot take it now. Connections of this worker are
+                closed nevertheless.
         """
-        order = Dismissal("user", check_user_id(user), check_close_code(code), cut_reason(reason))
-        await self._hub.backend.publish(order)
+        await self._hub.dismiss(*dismiss_user(user, code, reason))
 
     async def disconnect_session(
         self,
@@ -261,7 +263,7 @@ class ConnectionManager(TutorialManager):
         """
         name = hash_session(session_id)
         order = Dismissal("session", name, check_close_code(code), cut_reason(reason))
-        await self._hub.backend.publish(order)
+        await self._hub.dismiss(order)
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncGenerator[None, None]:  # noqa: ARG002  (Starlette passes it)

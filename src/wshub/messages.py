@@ -30,8 +30,8 @@ __all__ = (
 Audience = Literal["everyone", "room", "user"]
 """Whom a publication is for."""
 
-DismissalAudience = Literal["user", "session"]
-"""Whose connections a dismissal closes."""
+DismissalAudience = Literal["user", "newcomer", "session"]
+"""Whose connections a dismissal closes; newcomers are those of a user that are on their way in."""
 
 _ANYTHING: TypeAdapter[object] = TypeAdapter(
     object,
@@ -99,7 +99,8 @@ class Dismissal:
     An order to close all connections of an audience.
 
     Attributes:
-        audience: Whose connections: those of a user or of a session.
+        audience: Whose connections: those of a user, which are open or on their way in, or those
+            of a session.
         name: The user, or the hash of the session.
         code: Close code.
         reason: Close reason.

@@ -8,12 +8,13 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
+from wshub._dismissals import dismiss_user
 from wshub._loop_thread import LoopThread
 from wshub._names import check_room_name, check_user_id
 from wshub.backends.base import Receiver
 from wshub.backends.memory import MemoryBackend
-from wshub.exceptions import BackendUnavailable, CloseCode, check_close_code, cut_reason
-from wshub.messages import Dismissal, Publication, encode
+from wshub.exceptions import BackendUnavailable, CloseCode
+from wshub.messages import Publication, encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -135,7 +136,8 @@ class Publisher:
             InvalidUserId: The id is empty or too long, or has control characters.
             BackendUnavailable: As `broadcast()` does.
         """
-        await self._publish(_without(user, code, reason))
+        for order in dismiss_user(user, code, reason):
+            await self._publish(order)
 
     async def close(self) -> None:
         """Let go of the connection and the thread. Idempotent; bounded in time."""
@@ -185,7 +187,8 @@ class SyncPublisher:
         self, user: str, *, code: int = CloseCode.POLICY_VIOLATION, reason: str = ""
     ) -> None:
         """Close every connection of `user`; see `Publisher`."""
-        self._session.run(_without(user, code, reason))
+        for order in dismiss_user(user, code, reason):
+            self._session.run(order)
 
     def close(self) -> None:
         """Let go of the connection and the thread. Idempotent; bounded in time."""
@@ -307,7 +310,3 @@ def _to_room(message: object, room: str | None, exclude: Iterable[str]) -> Publi
 
 def _to_user(user: str, message: object) -> Publication:
     return Publication("user", check_user_id(user), encode(message))
-
-
-def _without(user: str, code: int, reason: str) -> Dismissal:
-    return Dismissal("user", check_user_id(user), check_close_code(code), cut_reason(reason))

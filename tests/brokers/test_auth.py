@@ -65,6 +65,17 @@ async def test_a_ticket_spent_on_one_is_refused_by_the_other(workers: list[Serve
     assert statuses == [401] * 40
 
 
+async def test_a_ticket_of_who_was_banned_since(workers: list[Server]) -> None:
+    """Lets nobody stay, on a worker that had no connection of that user to close."""
+    for server in workers:
+        ticket = await server.request("POST", "/ticket", headers=bearer() | {"Origin": ORIGIN})
+        query = {"code": "3003", "reason": "banned"}
+        await workers[0].request("DELETE", "/user/ana", params=query)
+        url = f"ws://127.0.0.1:{workers[1].port}/private?ticket={ticket}"
+        async with connect(url, origin=ORIGIN) as client:
+            assert await client.closed() == (3003, "banned")
+
+
 async def test_a_log_out_closes_on_all_workers(workers: list[Server]) -> None:
     """Within a second, all tabs of the session and no other."""
     urls = [f"ws://127.0.0.1:{server.port}/private" for server in workers]

@@ -48,7 +48,7 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
     """
 
     app: ASGI3Application
-    frames: list[bytes | bytearray]
+    frames: list[bytes]
     queue: asyncio.Queue[ASGIReceiveEvent]
     read_paused: bool
 
@@ -146,9 +146,10 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
 
     def handle_cont(self, event: Frame) -> None:
         """Take a part of a message: any number of them is one piece, so empty ones take nothing."""
-        if not isinstance(self.frames[0], bytearray):
-            self.frames[0] = bytearray(self.frames[0])
-        self.frames[0] += event.data
+        parts: list[Any] = self.frames
+        if not isinstance(parts[0], bytearray):
+            parts[0] = bytearray(parts[0])
+        parts[0] += event.data
         if event.fin:
             self.send_receive_event_to_app()
 

@@ -3,16 +3,22 @@
 import asyncio
 import json
 import logging
+import time
+from base64 import urlsafe_b64decode
+from contextlib import suppress
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
+import jwt
 import pytest
 from fastapi import Depends, FastAPI, Request, WebSocket
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.exceptions import WebSocketException
+from starlette.requests import HTTPConnection
 from starlette.types import Message
 
-from wshub import ConnectionManager
+from wshub import AccessDenied, ConnectionManager, InvalidRoomName
 from wshub.auth import (
     Principal,
     RoomRules,
@@ -29,6 +35,7 @@ from wshub.auth import (
     with_scopes,
 )
 from wshub.rejections import RejectionHandler
+from wshub.testing import FaultySink
 
 KEY = "a shared secret of at least 32 bytes, for tests only"
 STATUSES = {400, 401, 403, 404, 405, 503}
@@ -120,7 +127,9 @@ messages = st.one_of(
 )
 
 
-async def answer_of(scope: dict[str, Any], *events: dict[str, Any]) -> list[dict[str, Any]]:
+async def answer_of(
+    scope: dict[str, Any], *events: dict[str, Any], app: FastAPI = app
+) -> list[dict[str, Any]]:
     """Return what the app says to a handshake or a request. Raises what a server would log."""
     said: list[dict[str, Any]] = []
     coming = list(events)
@@ -188,6 +197,121 @@ def test_handshakes(
     }
     said = asyncio.run(answer_of(scope, {"type": "websocket.connect"}, message))
     check(said, left=message["type"] == "websocket.disconnect")
+
+
+def handshake(path: str, **fields: Any) -> dict[str, Any]:
+    """Return the scope of a handshake from the app's own page."""
+    origin = [(b"origin", b"https://test"), (b"host", b"test")]
+    return {
+        "type": "websocket",
+        "scheme": "wss",
+        "path": path,
+        "raw_path": b"/",
+        "root_path": "",
+        "subprotocols": [],
+        "query_string": b"",
+        "client": ("192.0.2.7", 4711),
+        "server": ("test", 443),
+        "extensions": {"websocket.http.response": {}},
+        **fields,
+        "headers": [*origin, *fields.get("headers", [])],
+    }
+
+
+@fuzz
+@given(
+    st.sampled_from(["header", "cookie", "ticket"]),
+    st.integers(0, 10_000),
+    st.one_of(st.characters(min_codepoint=33, max_codepoint=126), st.just("")),
+)
+def test_what_was_issued_and_then_changed(place: str, position: int, character: str) -> None:
+    """A token, a session or a ticket lets somebody in as it is, and with any change nobody."""
+    claims = {"sub": "ana", "exp": int(time.time()) + 600}
+    token, session = jwt.encode(claims, KEY, algorithm="HS256"), "a-session-of-ana"
+
+    def change(value: str) -> str:
+        at = position % len(value)
+        return value[:at] + character + value[at + 1 :]
+
+    def find_session(value: str) -> Principal | None:
+        return Principal("ana") if value == session else None
+
+    async def try_both() -> tuple[list[dict[str, Any]], list[dict[str, Any]], bool]:
+        manager, tickets, guarded = ConnectionManager(), Tickets(), FastAPI()
+        guarded.add_exception_handler(WebSocketException, RejectionHandler())
+        source = first_of(
+            bearer_header(), ticket(tickets), cookie("session").verified_by(find_session)
+        )
+        get_principal = authenticate(source, verify=jwt_verifier(KEY, algorithms=["HS256"]))
+
+        @guarded.websocket("/ws")
+        async def enter(
+            websocket: WebSocket, who: Annotated[Principal, Depends(get_principal)]
+        ) -> None:
+            async with manager.connection(websocket, principal=who):
+                pass
+
+        issued = {"header": token, "cookie": session}
+        values = [issued.get(place), issued.get(place)]
+        if place == "ticket":
+            page = HTTPConnection(handshake("/ws"))
+            values = [await tickets.issue(Principal("ana"), page) for _ in "12"]
+        good, bad = str(values[0]), change(str(values[1]))
+        said = [
+            await answer_of(handshake("/ws", **carry(place, value)), connect, app=guarded)
+            for value in (good, bad)
+        ]
+        return said[0], said[1], means_the_same(bad, str(values[1]))
+
+    connect = {"type": "websocket.connect"}
+    good, bad, same = asyncio.run(try_both())
+    assert good[0]["type"] == "websocket.accept"
+    if same:
+        assert bad[0]["type"] == "websocket.accept"
+    else:
+        check(bad)
+
+
+def carry(place: str, value: str) -> dict[str, Any]:
+    """Return the part of a handshake that has a credential in it."""
+    match place:
+        case "header":
+            return {"headers": [(b"authorization", f"Bearer {value}".encode())]}
+        case "cookie":
+            return {"headers": [(b"cookie", f"session={value}".encode())]}
+        case _:
+            return {"query_string": urlencode({"ticket": value}).encode()}
+
+
+def means_the_same(changed: str, issued: str) -> bool:
+    """Whether a change is none: Base64 has bits at the end that mean nothing (RFC 4648 §3.5)."""
+
+    def parts(value: str) -> list[bytes]:
+        try:
+            return [urlsafe_b64decode(part + "==") for part in value.split(".")]
+        except ValueError:
+            return []
+
+    return changed == issued or (issued.count(".") == 2 and parts(changed) == parts(issued))
+
+
+@fuzz
+@given(rooms)
+def test_rooms_that_a_user_names(room: str) -> None:
+    """Only what the rules allow is entered; anything else closes, with no error of the server's."""
+    manager = ConnectionManager(authorize_join=RoomRules({"team:*": with_scopes("team")}))
+    principal = Principal("ana", scopes=frozenset({"team"}))
+
+    async def join() -> bool:
+        sink = FaultySink()
+        with suppress(AccessDenied, InvalidRoomName):
+            async with manager.connection(sink.websocket, principal=principal) as connection:
+                await connection.join(room)
+                return room in connection.rooms
+        assert sink.sent[-1]["code"] in {1008, 3003}
+        return False
+
+    assert asyncio.run(join()) == (room.startswith("team:") and room != "team:\n")
 
 
 @fuzz

@@ -53,7 +53,7 @@ test: $(VENV)/.stamp-test ## run all tests, with coverage; ARGS= goes to pytest
 	@$(if $(PARTIAL),echo '==> coverage (need not be complete: $(PARTIAL))';) \
 	$(PY) -m coverage report $(if $(PARTIAL),--fail-under=0)
 
-# More than half an hour on an idle machine. `make bench ARGS=--quick` keeps nothing.
+# Three quarters of an hour on an idle machine. `make bench ARGS=--quick` keeps nothing.
 bench: $(VENV)/.stamp-bench ## measure speed and memory, and write tables and charts; ARGS=
 	@$(PY) -m benchmarks $(ARGS)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from wshub import BackendLost, BackendRefused, BackendRegained, BackendUnavailable
-from wshub.backends import _supervisor
+from wshub.backends import _deadline, _supervisor
 from wshub.backends._broker import BrokerRefused
 from wshub.backends._deadline import Limit
 from wshub.backends._options import Options
@@ -288,6 +288,52 @@ async def test_a_probe_behind_many_messages_is_no_outage(server: Server) -> None
 
 
 @pytest.mark.usefixtures("impatient")
+async def test_a_subscription_behind_many_messages_is_no_outage(server: Server) -> None:
+    """A worker that is behind, and joins and leaves rooms, loses nothing of what waits for it."""
+
+    class OrderlyBroker(FakeBroker):
+        """Answers on the connection that listens, after all that was published before."""
+
+        async def subscribe(self, channels: Sequence[str]) -> None:
+            await super().subscribe(channels)
+            await self._answer_behind()
+
+        async def unsubscribe(self, channels: Sequence[str]) -> None:
+            await super().unsubscribe(channels)
+            await self._answer_behind()
+
+        async def receive(self) -> bytes:
+            payload = await super().receive()
+            while payload.startswith(b"answer"):
+                self.answer.set_result(None)
+                payload = await super().receive()
+            return payload
+
+        async def _answer_behind(self) -> None:
+            self.answer = asyncio.get_running_loop().create_future()
+            self.arrived.put_nowait(b"answer")
+            await self.answer
+
+    class SlowWorker(Worker):
+        async def _deliver(self, envelope: Envelope) -> None:
+            await asyncio.sleep(0.05)
+            await super()._deliver(envelope)
+
+    texts = [str(number) for number in range(24)]
+    async with SlowWorker(SupervisedBackend(OrderlyBroker(server), Options())).running() as worker:
+        await worker.subscribe("room", "tea")
+        for text in texts[:12]:
+            await worker.publish(text)
+        await worker.subscribe("room", "milk")
+        for text in texts[12:]:
+            await worker.publish(text)
+        worker.unsubscribe("room", "tea")
+        await worker.reached_by(*texts)
+        await worker.subscribe("room", "tea")
+        assert worker.events == []
+
+
+@pytest.mark.usefixtures("impatient")
 async def test_a_worker_that_only_hears_others_is_found_out(server: Server) -> None:
     """Its own messages are lost: no amount of traffic hides that for ever."""
     async with Worker(FakeBackend(server)).running() as worker:
@@ -338,6 +384,20 @@ async def test_a_limit_holds_from_the_moment_that_the_loop_is_free() -> None:
     with pytest.raises(TimeoutError):
         await dawdle(10)
     assert 0.55 < time.monotonic() - began < 2
+
+
+async def test_a_limit_is_not_put_off_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An event loop that is late each time ends a wait, too, if some turns later."""
+    monkeypatch.setattr(_deadline, "LATE", 0.01)
+
+    async def be_late() -> None:
+        async with Limit(0.01):
+            for _ in range(20):
+                time.sleep(0.03)  # noqa: ASYNC251
+                await asyncio.sleep(0)
+
+    with pytest.raises(TimeoutError):
+        await be_late()
 
 
 async def test_attempts_come_less_and_less_often(server: Server) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from wshub._wire import Probe, write_envelope
@@ -16,9 +15,6 @@ if TYPE_CHECKING:
     from wshub.backends._outgoing import Outgoing, Outgoings
 
 __all__ = ("Probes",)
-
-BUSY = 5
-"""Times the patience that a probe may wait behind other messages that do arrive."""
 
 
 class Probes:
@@ -47,25 +43,20 @@ class Probes:
 
         Raises:
             TimeoutError: One was not, though nothing else has arrived for `patience` seconds, or
-                though there was a multiple of that.
+                though there was a multiple of that: it may wait behind what does arrive.
         """
         token, self._all_heard = secrets.token_hex(4), asyncio.Event()
         probes = {f"{token}.{number}": name for number, name in enumerate(channels)}
         self._missing = set(probes)
         outgoings = [self._put(name, channel) for name, channel in probes.items()]
         try:
-            for _ in range(BUSY):
-                received = self.received
-                with suppress(TimeoutError):
-                    async with Limit(patience):
-                        await self._all_heard.wait()
-                    return
-                if self.received == received:
-                    break
+            async with Limit(patience, lambda: self.received):
+                await self._all_heard.wait()
+        except TimeoutError:
+            raise TimeoutError("what is published does not come back") from None
         finally:
             for outgoing in outgoings:
                 self._outgoings.withdraw(outgoing)
-        raise TimeoutError("what is published does not come back")
 
     def _put(self, name: str, channel: str) -> Outgoing:
         outgoing = self._outgoings.put(channel, write_envelope(Probe(name)))

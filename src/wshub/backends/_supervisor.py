@@ -255,12 +255,16 @@ class SupervisedBackend:
         await self._subscriptions.follow(self._subscribe, self._unsubscribe)
 
     async def _subscribe(self, channels: Sequence[str]) -> None:
-        async with Limit(PATIENCE):
+        async with self._behind_what_arrives():
             await self._broker.subscribe(channels)
 
     async def _unsubscribe(self, channels: Sequence[str]) -> None:
-        async with Limit(PATIENCE):
+        async with self._behind_what_arrives():
             await self._broker.unsubscribe(channels)
+
+    def _behind_what_arrives(self) -> Limit:
+        """Return a limit for an answer that may come on the connection that listens."""
+        return Limit(PATIENCE, lambda: self._probes.received)
 
     async def _send(self) -> None:
         while True:

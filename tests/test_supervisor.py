@@ -586,6 +586,22 @@ async def test_what_is_wanted_while_it_connects_is_subscribed_to(server: Server)
     await worker.backend.stop()
 
 
+async def test_rooms_that_come_without_end_do_not_hold_up_the_start(server: Server) -> None:
+    """Also where each answer is slow, and rooms are joined and left meanwhile."""
+
+    class BusyBroker(FakeBroker):
+        async def subscribe(self, channels: Sequence[str]) -> None:
+            worker.want("room", str(len(self.channels)))
+            await super().subscribe(channels)
+
+    worker = Worker(SupervisedBackend(BusyBroker(server), Options()))
+    server.slow = 0.02
+    async with asyncio.timeout(2), worker.running():
+        await worker.subscribe("room", "tea")
+        await worker.publish("hi", "room", "tea")
+        await worker.reached_by("hi")
+
+
 async def test_a_dismissal_goes_where_those_whom_it_means_can_hear_it(server: Server) -> None:
     """On the channel of a user, or else on that for everyone, as no other has its audience."""
     async with Worker(FakeBackend(server)).running() as worker:

@@ -244,15 +244,18 @@ class SupervisedBackend:
             tasks.create_task(self._receive(), name=f"wshub {self._name} receives")
             await self._follow()
             tasks.create_task(self._send(), name=f"wshub {self._name} sends")
+            tasks.create_task(self._follow_on(), name=f"wshub {self._name} subscribes")
             await self._probe()
             self._regain()
-            tasks.create_task(self._watch(), name=f"wshub {self._name} watches")
-            while True:
-                await self._subscriptions.change()
-                await self._follow()
+            await self._watch()
 
     async def _follow(self) -> None:
         await self._subscriptions.follow(self._subscribe, self._unsubscribe)
+
+    async def _follow_on(self) -> None:
+        while True:
+            await self._subscriptions.change()
+            await self._follow()
 
     async def _subscribe(self, channels: Sequence[str]) -> None:
         async with self._behind_what_arrives():

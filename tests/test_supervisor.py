@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from wshub import BackendLost, BackendRefused, BackendRegained, BackendUnavailable
-from wshub.backends import _deadline, _supervisor
+from wshub.backends import _deadline, _outgoing, _supervisor
 from wshub.backends._broker import BrokerRefused
 from wshub.backends._deadline import Limit
 from wshub.backends._options import Options
@@ -330,6 +330,18 @@ async def test_a_subscription_behind_many_messages_is_no_outage(server: Server) 
         worker.unsubscribe("room", "tea")
         await worker.reached_by(*texts)
         await worker.subscribe("room", "tea")
+        assert worker.events == []
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_long_queue_is_no_outage(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Probes overtake what waits, and it does not count how long they wait for what is sent."""
+    monkeypatch.setattr(_outgoing, "BATCH_MESSAGES", 2)
+    async with Worker(FakeBackend(server, Options(publish_timeout=10))).running() as worker:
+        server.slow = 0.15
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(30):
+                tasks.create_task(worker.publish("hi", "room", "of somebody else"))
         assert worker.events == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Outgoings:
 
     def __init__(self) -> None:
         self.is_served = False
-        self._waiting: dict[Outgoing, None] = {}
+        self._waiting: OrderedDict[Outgoing, None] = OrderedDict()
         self._stirred: asyncio.Event
 
     def begin(self) -> None:
@@ -62,6 +63,12 @@ class Outgoings:
         self._waiting[outgoing] = None
         self._stirred.set()
         self.is_served = False
+        return outgoing
+
+    def put_first(self, channel: str, payload: bytes) -> Outgoing:
+        """Queue a payload before all others."""
+        outgoing = self.put(channel, payload)
+        self._waiting.move_to_end(outgoing, last=False)
         return outgoing
 
     def withdraw(self, outgoing: Outgoing) -> None:
@@ -91,7 +98,7 @@ class Outgoings:
 
     def end(self, error: Callable[[], Exception]) -> None:
         """Give up everything that waits."""
-        waiting, self._waiting = self._waiting, {}
+        waiting, self._waiting = self._waiting, OrderedDict()
         settle(waiting, error)
 
 

@@ -41,16 +41,18 @@ class Probes:
         """
         Send a probe to each channel, and wait until all were heard.
 
+        They overtake what waits to be published, but not what is on its way. The server has
+        `patience` seconds from when they are sent, and again while it is heard of otherwise.
+
         Raises:
-            TimeoutError: One was not, though nothing else has arrived for `patience` seconds, or
-                though there was a multiple of that: it may wait behind what does arrive.
+            TimeoutError: One was not heard within that, or a multiple of `patience` in all.
         """
         token, self._all_heard = secrets.token_hex(4), asyncio.Event()
         probes = {f"{token}.{number}": name for number, name in enumerate(channels)}
         self._missing = set(probes)
         outgoings = [self._put(name, channel) for name, channel in probes.items()]
         try:
-            async with Limit(patience, lambda: self.received):
+            async with Limit(patience, lambda: (self.received, [one.sent for one in outgoings])):
                 await self._all_heard.wait()
         except TimeoutError:
             raise TimeoutError("what is published does not come back") from None
@@ -59,7 +61,7 @@ class Probes:
                 self._outgoings.withdraw(outgoing)
 
     def _put(self, name: str, channel: str) -> Outgoing:
-        outgoing = self._outgoings.put(channel, write_envelope(Probe(name)))
+        outgoing = self._outgoings.put_first(channel, write_envelope(Probe(name)))
         # Nobody waits for it: that the server is lost is told elsewhere.
         outgoing.taken.add_done_callback(lambda taken: taken.exception())
         return outgoing

@@ -6,11 +6,13 @@ import asyncio
 import logging
 import time
 from contextlib import suppress
+from copy import deepcopy
 from typing import TYPE_CHECKING
 
 import pytest
 
 from wshub import BackendLost, BackendRefused, BackendRegained, BackendUnavailable
+from wshub._wire import Probe, write_envelope
 from wshub.backends import _deadline, _outgoing, _supervisor
 from wshub.backends._broker import BrokerRefused
 from wshub.backends._deadline import Limit
@@ -356,6 +358,32 @@ async def test_a_worker_that_only_hears_others_is_found_out(server: Server) -> N
                     await worker.publish("chatter")
                 await asyncio.sleep(0.05)
         assert kinds(worker) == ["BackendLost"]
+
+
+async def test_workers_that_were_made_as_one_do_not_hear_each_others_probes(
+    server: Server,
+) -> None:
+    """As those that are forked from a process that has made the backend."""
+    backend = FakeBackend(server)
+    first, second = (Worker(deepcopy(backend, {id(server): server})) for _ in range(2))
+    async with first.running(), second.running():
+        channels = [broker.channels for broker in server.brokers]
+        assert [name for name in channels[0] & channels[1] if ":worker:" in name] == []
+
+
+async def test_a_probe_of_somebody_else_before_the_own_one_is_passed_over(server: Server) -> None:
+    """Whoever it is that knows the channel of this worker."""
+
+    class EarlyBroker(FakeBroker):
+        async def subscribe(self, channels: Sequence[str]) -> None:
+            await super().subscribe(channels)
+            self.arrived.put_nowait(write_envelope(Probe("stranger")))
+            await asyncio.sleep(0.01)
+
+    async with Worker(SupervisedBackend(EarlyBroker(server), Options())).running() as worker:
+        await worker.publish("hi")
+        await worker.reached_by("hi")
+    assert worker.events == []
 
 
 async def test_a_supervisor_that_somebody_cancels_is_not_healthy(server: Server) -> None:

@@ -29,7 +29,7 @@ class Probes:
         self.received = 0
         self._outgoings = outgoings
         self._missing: set[str] = set()
-        self._all_heard: asyncio.Event
+        self._all_heard = asyncio.Event()
 
     def hear(self, probe: Probe) -> None:
         """Take note of a probe that has arrived, of this worker or of another."""

@@ -64,7 +64,7 @@ class SupervisedBackend:
         self._options = options
         self._name = type(self).__name__
         self._receiver: Receiver
-        self._own_channel = f"{options.prefix}:worker:{secrets.token_hex(8)}"
+        self._own_channel: str
         self._subscriptions = Subscriptions()
         self._outgoings = Outgoings()
         self._task: asyncio.Task[None] | None = None
@@ -98,6 +98,8 @@ class SupervisedBackend:
         """
         if self._task is not None and not self._task.done():
             raise RuntimeError(f"this {self._name} is started already; one lifespan is enough")
+        # Not any earlier: processes that are forked after that are workers of their own.
+        self._own_channel = f"{self._options.prefix}:worker:{secrets.token_hex(8)}"
         self._outages = self._pauses = 0
         self._heard_at = time.monotonic()
         self._gap_began = None
@@ -245,7 +247,7 @@ class SupervisedBackend:
             await self._follow()
             tasks.create_task(self._send(), name=f"wshub {self._name} sends")
             tasks.create_task(self._follow_on(), name=f"wshub {self._name} subscribes")
-            await self._probe()
+            await self._probes.send(self._probed, PATIENCE)
             self._regain()
             await self._watch()
 
@@ -302,10 +304,7 @@ class SupervisedBackend:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(PROBE_INTERVAL)
-            await self._probe()
-
-    async def _probe(self) -> None:
-        await self._probes.send(self._probed, PATIENCE)
+            await self._probes.send(self._probed, PATIENCE)
 
     def _regain(self) -> None:
         self._turn(None)

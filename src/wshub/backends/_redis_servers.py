@@ -43,6 +43,9 @@ class Maker(NamedTuple):
     options: Mapping[str, object]
     commands: Commands
 
+    def __repr__(self) -> str:
+        return f"<Maker of {self.kind.__name__}>"  # and no password
+
     def make(self, address: Address | None = None, **options: object) -> Connection:
         """Return a connection, not connected yet."""
         where = {} if address is None else address._asdict()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from wshub import BackendRefused, BackendUnavailable
 from wshub.backends import RedisBackend, _supervisor
 from wshub.backends._broker import BrokerRefused
 from wshub.backends._redis_replies import CONGESTED, Replies
-from wshub.backends._redis_servers import slot_of
+from wshub.backends._redis_servers import Sentinels, slot_of
 from wshub.backends._redis_url import find_servers
 from wshub.testing import until, wait_until
 from wshub.testing._worker import Worker
@@ -194,6 +195,36 @@ async def test_a_cluster_of_which_no_node_answers(prefix: str) -> None:
             worker.want("room", next(r for r in map(str, range(10**6)) if lies(prefix, r) == 7))
             problem = "no node of the cluster has slot 7"
             await until(lambda: worker.backend.health().problem == problem)
+
+
+def hears_on_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:  # pragma: no cover (depends on the machine)
+        return False
+    return True
+
+
+@needs_redis_7
+@pytest.mark.skipif(not hears_on_ipv6(), reason="this machine has no IPv6")
+async def test_a_cluster_with_addresses_of_ipv6(prefix: str) -> None:
+    """Its nodes may be told by them, too."""
+    node = RedisServer(DEBIAN_SERVER or "", "--cluster-enabled", "yes", "--bind", "::1 127.0.0.1")
+    with started(node):
+        node.admin.execute_command("CLUSTER", "ADDSLOTS", *range(16384))
+        wait_until(lambda: _is_well(node))
+        url = f"redis+cluster://[::1]:1,[::1]:{node.port}"
+        async with Worker(RedisBackend(url, prefix=prefix)).running() as worker:
+            await worker.publish("hi")
+            await worker.reached_by("hi")
+
+
+def test_sentinels_with_addresses_of_ipv6() -> None:
+    """With brackets in a URL, and without elsewhere."""
+    url = "redis+sentinel://[::1]:7000,[2001:db8::1]/my-service"
+    servers = find_servers(url, sharded=None, options={})
+    assert isinstance(servers, Sentinels)
+    assert servers._sentinels == [("::1", 7000), ("2001:db8::1", 26379)]
 
 
 def lies(prefix: str, room: str) -> int:

@@ -16,7 +16,7 @@ from tests.brokers.kinds import KINDS
 from tests.brokers.redis_server import DEBIAN_SERVER, OWN_SERVER, RedisServer
 from tests.ports import free_port
 from wshub import BackendRefused, BackendUnavailable
-from wshub.backends import RedisBackend, _supervisor
+from wshub.backends import RedisBackend, _redis_servers, _supervisor
 from wshub.backends._broker import BrokerRefused
 from wshub.backends._redis_replies import CONGESTED, Replies
 from wshub.backends._redis_servers import Sentinels, slot_of
@@ -224,7 +224,7 @@ def test_sentinels_with_addresses_of_ipv6() -> None:
     url = "redis+sentinel://[::1]:7000,[2001:db8::1]/my-service"
     servers = find_servers(url, sharded=None, options={})
     assert isinstance(servers, Sentinels)
-    assert servers._sentinels == [("::1", 7000), ("2001:db8::1", 26379)]
+    assert list(servers._sentinels) == [("::1", 7000), ("2001:db8::1", 26379)]
 
 
 def lies(prefix: str, room: str) -> int:
@@ -311,6 +311,34 @@ async def test_sentinels_that_do_not_help(prefix: str, tmp_path: Path) -> None:
         master.admin.execute_command("REPLICAOF", "127.0.0.1", 1)
         async with Worker(RedisBackend(f"{url}/my-service/0", prefix=prefix)).running() as worker:
             assert "is not the master yet, or no longer" in str(worker.backend.health().problem)
+
+
+@pytest.mark.one_loop
+async def test_seeds_and_sentinels_that_say_nothing(
+    prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many there are: an attempt begins where the last one has lost its patience."""
+    monkeypatch.setattr(_supervisor, "PATIENCE", 0.5)
+    monkeypatch.setattr(_redis_servers, "SEED_TIMEOUT", 0.2)
+    node = RedisServer(DEBIAN_SERVER or OWN_SERVER, "--cluster-enabled", "yes")
+    master = RedisServer(OWN_SERVER)
+    sentinel = Sentinel(master, tmp_path)
+    with started(node, master, sentinel), socket.create_server(("127.0.0.1", 0)) as silent:
+        node.admin.execute_command("CLUSTER", "ADDSLOTS", *range(16384))
+        wait_until(lambda: _is_well(node))
+        others = 4 * f"127.0.0.1:{silent.getsockname()[1]},"
+        for backend in (
+            RedisBackend(
+                f"redis+cluster://{others}127.0.0.1:{node.port}", prefix=prefix, sharded=False
+            ),
+            RedisBackend(
+                f"redis+sentinel://{others}127.0.0.1:{sentinel.port}/my-service", prefix=prefix
+            ),
+        ):
+            async with Worker(backend).running() as worker:
+                await until(lambda worker=worker: worker.backend.health().ready)  # type: ignore[misc]
+                await worker.publish("hi")
+                await worker.reached_by("hi")
 
 
 def _replicas(sentinel: RedisServer) -> int:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import sys
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,7 +19,8 @@ from tests.brokers.redis_server import DEBIAN_SERVER, OWN_SERVER, RedisServer
 from tests.ports import free_port
 from wshub import BackendRefused, BackendUnavailable
 from wshub.backends import RedisBackend, _redis_servers, _supervisor
-from wshub.backends._broker import BrokerRefused
+from wshub.backends._broker import BrokerRefused, NothingSent
+from wshub.backends._redis_broker import RedisBroker
 from wshub.backends._redis_replies import CONGESTED, Replies
 from wshub.backends._redis_servers import Sentinels, slot_of
 from wshub.backends._redis_url import find_servers
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from wshub.backends import Backend
+    from wshub.messages import Envelope
 
 SHARDED = KINDS[1]
 
@@ -529,8 +533,8 @@ async def test_answers_in_pieces_settle_what_they_answer() -> None:
         assert one.done()
         with pytest.raises(ConnectionError, match="Redis has closed the connection"):
             await four
-        with pytest.raises(ConnectionError, match="Redis has closed the connection"):
-            await replies.send(b"late", 1)
+        with pytest.raises(NothingSent, match="Redis has closed the connection"):
+            replies.send(b"late", 1)
         assert len(lost) == 1
 
 
@@ -628,6 +632,65 @@ async def test_a_publication_on_its_way_when_the_server_dies_is_uncertain(prefix
             with pytest.raises(BackendUnavailable) as unavailable:
                 await publishing
             assert unavailable.value.uncertain
+
+
+async def test_what_is_published_right_after_a_loss_waits(prefix: str) -> None:
+    """It has not left, though nobody has looked yet at the connection that listens."""
+
+    class BusyWorker(Worker):
+        async def _deliver(self, envelope: Envelope) -> None:
+            await super()._deliver(envelope)
+            if self.texts == ["one"]:
+                await asyncio.get_running_loop().create_future()
+
+    with started(server := RedisServer(OWN_SERVER)):
+        backend = RedisBackend(server.url, prefix=prefix, publish_timeout=10)
+        async with BusyWorker(backend).running() as worker:
+            await worker.publish("one")
+            await until(lambda: worker.texts)
+            broker: Any = backend._broker
+            (link,) = broker._servers.links
+            server.cut_connections()
+            await until(lambda: link._failure)
+            async with asyncio.TaskGroup() as tasks:
+                for text in ("two", "three"):
+                    tasks.create_task(worker.publish(text))
+            await worker.reached_by("one", "two", "three")
+
+
+class DyingLink:
+    """To a node that dies at the same moment as all others."""
+
+    def check(self) -> None:
+        """It lives still."""
+
+    def publish(self, _: object) -> asyncio.Future[None]:
+        loop = asyncio.get_running_loop()
+        taken: asyncio.Future[None] = loop.create_future()
+        loop.call_soon(taken.set_exception, ConnectionError("gone"))
+        return taken
+
+    async def receive(self) -> bytes:
+        raise ConnectionError("gone")
+
+    def close(self) -> None:
+        """It is dead."""
+
+
+async def test_nodes_that_die_together() -> None:
+    """Are one loss, of which nothing is left unread."""
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    links: Any = {b"one": DyingLink(), b"two": DyingLink(), b"three": DyingLink()}
+    servers: Any = SimpleNamespace(links=list(links.values()), link_of=links.__getitem__)
+    broker = RedisBroker(servers, {})
+    with suppress(ConnectionError):
+        await broker.publish([(name.decode(), b"hi") for name in links])
+    with suppress(ConnectionError):
+        await broker.receive()
+    await broker.close()
+    gc.collect()
+    assert complaints == []
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
-__all__ = ("Outgoing", "Outgoings", "settle")
+__all__ = ("Outgoing", "Outgoings", "expire", "settle")
 
 BATCH_MESSAGES = 128
 BATCH_BYTES = 1024 * 1024
@@ -96,6 +96,13 @@ class Outgoings:
             del self._waiting[outgoing]
         return batch
 
+    def put_back(self, batch: Sequence[Outgoing]) -> None:
+        """Queue again what was taken, and has not left."""
+        for outgoing in reversed(batch):
+            outgoing.sent = False
+            self._waiting[outgoing] = None
+            self._waiting.move_to_end(outgoing, last=False)
+
     def end(self, error: Callable[[], Exception]) -> None:
         """Give up everything that waits."""
         waiting, self._waiting = self._waiting, OrderedDict()
@@ -111,3 +118,9 @@ def settle(batch: Iterable[Outgoing], error: Callable[[], Exception] | None = No
             outgoing.taken.set_result(None)
         else:
             outgoing.taken.set_exception(error())
+
+
+def expire(taken: asyncio.Future[None]) -> None:
+    """Give a publication up, as it has taken too long, unless it is done."""
+    if not taken.done():
+        taken.set_exception(TimeoutError())

@@ -11,9 +11,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 from wshub._wire import Probe, Unreadable, read_envelope, write_envelope
-from wshub.backends._broker import BrokerRefused, PromptBroker
+from wshub.backends._broker import BrokerRefused, NothingSent, PromptBroker
 from wshub.backends._deadline import Limit
-from wshub.backends._outgoing import Outgoing, Outgoings, settle
+from wshub.backends._outgoing import Outgoing, Outgoings, expire, settle
 from wshub.backends._probes import Probes
 from wshub.backends._problem import NO_ANSWER, describe, find_first
 from wshub.backends._subscriptions import Subscriptions
@@ -145,7 +145,7 @@ class SupervisedBackend:
         outgoing = self._put(self._channel_of(envelope), payload)
         taken = outgoing.taken
         # What asyncio.timeout() does, without its price: messages are many.
-        timer = taken.get_loop().call_later(self._options.publish_timeout, _expire, taken)
+        timer = taken.get_loop().call_later(self._options.publish_timeout, expire, taken)
         try:
             await taken
         except TimeoutError:
@@ -277,6 +277,9 @@ class SupervisedBackend:
             try:
                 async with Limit(PATIENCE):
                     await self._broker.publish([(one.channel, one.payload) for one in batch])
+            except NothingSent:
+                self._outgoings.put_back(batch)
+                raise
             except BaseException:
                 settle(batch, lambda: self._unavailable(uncertain=True))
                 raise
@@ -341,8 +344,3 @@ class SupervisedBackend:
                 await self._broker.close()
         except Exception as error:
             logger.debug("%s could not close a connection", self._name, exc_info=error)
-
-
-def _expire(taken: asyncio.Future[None]) -> None:
-    if not taken.done():
-        taken.set_exception(TimeoutError())

@@ -17,6 +17,7 @@ from tests.brokers.kinds import POSTGRES
 from tests.brokers.proxy import Proxy
 from wshub import BackendLost, BackendRefused, BackendRegained
 from wshub.backends import PostgresBackend, backend_from_url
+from wshub.backends._postgres_link import READ_AHEAD
 from wshub.backends._postgres_servers import PostgresServers
 from wshub.backends.base import Receiver
 from wshub.testing import until
@@ -343,6 +344,26 @@ async def test_a_flood_stays_with_the_server_until_it_is_read(postgres: Postgres
         assert len(link._arrived) < 500
         for number in range(2, 5001):
             assert (await link.receive()).startswith(b"%dx" % number)
+    finally:
+        link.close()
+
+
+async def test_a_flood_stays_with_the_server_while_it_is_asked(postgres: PostgresServer) -> None:
+    """The answer is behind all of it, and comes as soon as that is taken."""
+    link = await PostgresServers(postgres.url, {}).connect()
+    try:
+        await link.ask(b"LISTEN flood")
+        postgres.ask(
+            "SELECT pg_notify('flood', g || repeat('x', 7000)) FROM generate_series(1, 5000) g"
+        )
+        asking = asyncio.create_task(link.ask(b"LISTEN other"))
+        await until(lambda: len(link._arrived) >= READ_AHEAD)
+        await asyncio.sleep(0.1)
+        assert len(link._arrived) < READ_AHEAD + 100
+        assert not asking.done()
+        for number in range(1, 5001):
+            assert (await link.receive()).startswith(b"%dx" % number)
+        await asking
     finally:
         link.close()
 

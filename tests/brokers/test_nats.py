@@ -21,7 +21,7 @@ from tests.brokers.nats_server import NatsServer, connected
 from tests.brokers.proxy import Proxy
 from tests.ports import free_port
 from wshub import BackendLost, BackendRefused, BackendRegained, BackendUnavailable, PayloadTooLarge
-from wshub.backends import NatsBackend, Receiver, _supervisor
+from wshub.backends import NatsBackend, NatsOneTimeKeys, Receiver, _supervisor
 from wshub.backends._nats_url import read_url
 from wshub.testing import until
 from wshub.testing._worker import Worker
@@ -355,6 +355,19 @@ async def test_the_rights_that_the_docs_give_are_enough(*, ordered: bool, publis
         url = server.url.replace("nats://", "nats://a:b@")
         await works(NatsBackend(url, prefix="shop", ordered=ordered))
         await refuses(NatsBackend(url, prefix="bank", ordered=ordered), "may not use a subject")
+
+
+async def test_the_rights_that_the_docs_give_are_enough_for_one_time_keys() -> None:
+    """Beside those to our subjects."""
+    publish = '"shop.once.*", "$JS.API.STREAM.*.shop-once", "$JS.API.STREAM.MSG.*.shop-once"'
+    assert f"`{publish}`" in (Path(__file__).parents[2] / "docs/how-to/workers.md").read_text()
+    rights = f'publish: [{publish}], subscribe: ["_INBOX.>"]'
+    user = f"{{{{ user: a, password: b, permissions: {{{{ {rights} }}}} }}}}"
+    with running(server := NatsServer(f"{JETSTREAM}authorization {{{{ users: [{user}] }}}}\n")):
+        keys = NatsOneTimeKeys(server.url.replace("nats://", "nats://a:b@"), prefix="shop")
+        await keys.put("key", "value", 60)
+        assert await keys.take("key") == "value"
+        await keys.stop()
 
 
 def make_key(prefix: int) -> nkeys.KeyPair:

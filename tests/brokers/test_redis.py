@@ -7,6 +7,7 @@ import gc
 import socket
 import sys
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from tests.brokers.kinds import KINDS
 from tests.brokers.redis_server import DEBIAN_SERVER, OWN_SERVER, RedisServer
 from tests.ports import free_port
 from wshub import BackendRefused, BackendUnavailable
-from wshub.backends import RedisBackend, _redis_servers, _supervisor
+from wshub.backends import RedisBackend, RedisOneTimeKeys, _redis_servers, _supervisor
 from wshub.backends._broker import BrokerRefused, NothingSent
 from wshub.backends._redis_broker import RedisBroker
 from wshub.backends._redis_replies import CONGESTED, Replies
@@ -30,7 +31,6 @@ from wshub.testing.backends import BackendContract
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
-    from pathlib import Path
 
     from wshub.backends import Backend
     from wshub.messages import Envelope
@@ -426,6 +426,37 @@ async def test_users_and_passwords(prefix: str, caplog: pytest.LogCaptureFixture
         backend = RedisBackend(f"redis://{address}/0", prefix=prefix)
         await refuses(backend, "refuses the user or the password")
     assert "s3cret" not in caplog.text
+
+
+@needs_redis_7
+async def test_the_rights_that_the_docs_give_are_enough(tmp_path: Path) -> None:
+    """On a cluster, and behind sentinels, for one-time keys, too; and none is of no use."""
+    page = (Path(__file__).parents[2] / "docs/how-to/workers.md").read_text()
+    common = "ACL SETUSER shop on >password resetchannels &shop-staging:* +@pubsub +@connection"
+    for_keys = "~shop-staging:once:* +set +getdel"
+    node = RedisServer(str(DEBIAN_SERVER), "--cluster-enabled", "yes")
+    master = RedisServer(OWN_SERVER)
+    sentinel = Sentinel(master, tmp_path)
+    cluster = f"redis+cluster://shop:password@127.0.0.1:{node.port}"
+    sentinels = f"redis+sentinel://shop:password@127.0.0.1:{sentinel.port}/my-service"
+    with started(node, master, sentinel):
+        node.admin.execute_command("CLUSTER", "ADDSLOTS", *range(16384))
+        wait_until(lambda: _is_well(node))
+        for server, url, right in ((node, cluster, "+cluster|slots"), (master, sentinels, "+role")):
+            assert all(f"`{rights}`" in page for rights in (common, right, for_keys))
+            server.admin.execute_command(*common.split())
+            await refuses(RedisBackend(url, prefix="shop-staging"), "no permissions to run")
+            server.admin.execute_command("ACL", "SETUSER", "shop", right)
+            async with Worker(RedisBackend(url, prefix="shop-staging")).running() as worker:
+                await worker.publish("hi")
+                await worker.reached_by("hi")
+            keys = RedisOneTimeKeys(url, prefix="shop-staging")
+            with pytest.raises(BackendUnavailable):
+                await keys.put("key", "value", 60)
+            server.admin.execute_command("ACL", "SETUSER", "shop", *for_keys.split())
+            await keys.put("key", "value", 60)
+            assert await keys.take("key") == "value"
+            await keys.stop()
 
 
 # --- redis-py

@@ -46,16 +46,17 @@ class Outgoings:
         is_served: Whether somebody waits for what is put in, and nothing is on its way before.
     """
 
-    __slots__ = ("_stirred", "_waiting", "is_served")
+    __slots__ = ("_left", "_stirred", "_waiting", "is_served")
 
     def __init__(self) -> None:
         self.is_served = False
         self._waiting: OrderedDict[Outgoing, None] = OrderedDict()
         self._stirred: asyncio.Event
+        self._left: asyncio.Event
 
     def begin(self) -> None:
         """Begin to be used in the running event loop."""
-        self._stirred = asyncio.Event()
+        self._stirred, self._left = asyncio.Event(), asyncio.Event()
 
     def put(self, channel: str, payload: bytes) -> Outgoing:
         """Queue a payload; whoever waits for it holds the bound of this queue."""
@@ -94,7 +95,14 @@ class Outgoings:
         for outgoing in batch:
             outgoing.sent = True
             del self._waiting[outgoing]
+        self._left.set()
         return batch
+
+    async def all_sent(self, outgoings: Iterable[Outgoing]) -> None:
+        """Wait until all of these were taken."""
+        while not all(outgoing.sent for outgoing in outgoings):
+            self._left.clear()
+            await self._left.wait()
 
     def put_back(self, batch: Sequence[Outgoing]) -> None:
         """Queue again what was taken, and has not left."""

@@ -52,7 +52,9 @@ class Probes:
         self._missing = set(probes)
         outgoings = [self._put(name, channel) for name, channel in probes.items()]
         try:
-            async with Limit(patience, lambda: (self.received, [one.sent for one in outgoings])):
+            # That takes no longer than the batch before them, which has a limit of its own.
+            await self._outgoings.all_sent(outgoings)
+            async with Limit(patience, lambda: self.received):
                 await self._all_heard.wait()
         except TimeoutError:
             raise TimeoutError("what is published does not come back") from None

@@ -249,7 +249,9 @@ class SupervisedBackend:
             tasks.create_task(self._follow_on(), name=f"wshub {self._name} subscribes")
             await self._probes.send(self._probed, PATIENCE)
             self._regain()
-            await self._watch()
+            while True:
+                await asyncio.sleep(PROBE_INTERVAL)
+                await self._probes.send(self._probed, PATIENCE)
 
     async def _follow(self) -> None:
         await self._subscriptions.follow(self._subscribe, self._unsubscribe)
@@ -303,11 +305,6 @@ class SupervisedBackend:
                 await self._receiver.deliver(envelope)
             except Exception:  # the server between the workers has no part in it
                 logger.exception("%s failed to deliver an envelope", self._name)
-
-    async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(PROBE_INTERVAL)
-            await self._probes.send(self._probed, PATIENCE)
 
     def _regain(self) -> None:
         self._turn(None)

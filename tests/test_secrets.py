@@ -2,6 +2,9 @@
 
 import logging
 import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from types import FunctionType, ModuleType
 from typing import Annotated, Any
 
 import httpx
@@ -25,6 +28,7 @@ from wshub.auth import (
     redact_queries,
     ticket,
 )
+from wshub.backends import backend_from_url, one_time_keys_from_url
 from wshub.rejections import RejectionHandler
 from wshub.testing import FaultySink, connect, live_server, refusal, until
 
@@ -165,3 +169,47 @@ def test_the_search_finds_what_is_told(nothing_secret_is_logged: Eavesdropper) -
     uvicorn.setLevel(logging.NOTSET)
     assert len(nothing_secret_is_logged.heard) == 2
     nothing_secret_is_logged.heard.clear()
+
+
+SERVERS = [
+    "redis://app:{}@host",
+    "rediss://app:{}@host",
+    "redis+cluster://app:{}@host",
+    "redis+sentinel://app:{}@host/service?sentinel_password={}",
+    "postgresql://app:{}@host",
+    "nats://app:{}@host",
+    "nats://{}@host",
+]
+
+
+@pytest.mark.parametrize("make", [backend_from_url, one_time_keys_from_url])
+@pytest.mark.parametrize("url", SERVERS)
+def test_no_object_of_a_backend_tells_its_password(make: Callable[[str], object], url: str) -> None:
+    """However deep in it, for tools print what they find in the frames of a traceback."""
+    password = secret()
+    found = list(parts_of(make(url.replace("{}", password))))
+    assert any(password == part for part in found)
+    shown = [part for part in found if not isinstance(part, str | dict)]
+    assert [type(part) for part in shown if password in repr(part)] == []
+
+
+def parts_of(whole: object) -> Iterator[object]:
+    """Return an object and what it holds, and what that holds."""
+    seen: dict[int, object] = {}
+    left = [whole]
+    while left:
+        part = left.pop()
+        if id(part) in seen or isinstance(part, type | ModuleType):
+            continue
+        seen[id(part)] = part
+        yield part
+        if isinstance(part, Mapping):
+            left += part.values()
+        elif isinstance(part, tuple | list | set | deque):
+            left += part
+        elif isinstance(part, FunctionType):
+            left += [cell.cell_contents for cell in part.__closure__ or ()]
+        else:
+            slots = [name for kind in type(part).__mro__ for name in getattr(kind, "__slots__", ())]
+            left += [getattr(part, name) for name in slots if hasattr(part, name)]
+            left += getattr(part, "__dict__", {}).values()

@@ -6,12 +6,14 @@ import asyncio
 import logging
 import time
 from contextlib import suppress
+from copy import deepcopy
 from typing import TYPE_CHECKING
 
 import pytest
 
 from wshub import BackendLost, BackendRefused, BackendRegained, BackendUnavailable
-from wshub.backends import _supervisor
+from wshub._wire import Probe, write_envelope
+from wshub.backends import _deadline, _outgoing, _supervisor
 from wshub.backends._broker import BrokerRefused
 from wshub.backends._deadline import Limit
 from wshub.backends._options import Options
@@ -288,6 +290,64 @@ async def test_a_probe_behind_many_messages_is_no_outage(server: Server) -> None
 
 
 @pytest.mark.usefixtures("impatient")
+async def test_a_subscription_behind_many_messages_is_no_outage(server: Server) -> None:
+    """A worker that is behind, and joins and leaves rooms, loses nothing of what waits for it."""
+
+    class OrderlyBroker(FakeBroker):
+        """Answers on the connection that listens, after all that was published before."""
+
+        async def subscribe(self, channels: Sequence[str]) -> None:
+            await super().subscribe(channels)
+            await self._answer_behind()
+
+        async def unsubscribe(self, channels: Sequence[str]) -> None:
+            await super().unsubscribe(channels)
+            await self._answer_behind()
+
+        async def receive(self) -> bytes:
+            payload = await super().receive()
+            while payload.startswith(b"answer"):
+                self.answer.set_result(None)
+                payload = await super().receive()
+            return payload
+
+        async def _answer_behind(self) -> None:
+            self.answer = asyncio.get_running_loop().create_future()
+            self.arrived.put_nowait(b"answer")
+            await self.answer
+
+    class SlowWorker(Worker):
+        async def _deliver(self, envelope: Envelope) -> None:
+            await asyncio.sleep(0.05)
+            await super()._deliver(envelope)
+
+    texts = [str(number) for number in range(24)]
+    async with SlowWorker(SupervisedBackend(OrderlyBroker(server), Options())).running() as worker:
+        await worker.subscribe("room", "tea")
+        for text in texts[:12]:
+            await worker.publish(text)
+        await worker.subscribe("room", "milk")
+        for text in texts[12:]:
+            await worker.publish(text)
+        worker.unsubscribe("room", "tea")
+        await worker.reached_by(*texts)
+        await worker.subscribe("room", "tea")
+        assert worker.events == []
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_long_queue_is_no_outage(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Probes overtake what waits, and it does not count how long they wait for what is sent."""
+    monkeypatch.setattr(_outgoing, "BATCH_MESSAGES", 2)
+    async with Worker(FakeBackend(server, Options(publish_timeout=10))).running() as worker:
+        server.slow = 0.15
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(30):
+                tasks.create_task(worker.publish("hi", "room", "of somebody else"))
+        assert worker.events == []
+
+
+@pytest.mark.usefixtures("impatient")
 async def test_a_worker_that_only_hears_others_is_found_out(server: Server) -> None:
     """Its own messages are lost: no amount of traffic hides that for ever."""
     async with Worker(FakeBackend(server)).running() as worker:
@@ -298,6 +358,32 @@ async def test_a_worker_that_only_hears_others_is_found_out(server: Server) -> N
                     await worker.publish("chatter")
                 await asyncio.sleep(0.05)
         assert kinds(worker) == ["BackendLost"]
+
+
+async def test_workers_that_were_made_as_one_do_not_hear_each_others_probes(
+    server: Server,
+) -> None:
+    """As those that are forked from a process that has made the backend."""
+    backend = FakeBackend(server)
+    first, second = (Worker(deepcopy(backend, {id(server): server})) for _ in range(2))
+    async with first.running(), second.running():
+        channels = [broker.channels for broker in server.brokers]
+        assert [name for name in channels[0] & channels[1] if ":worker:" in name] == []
+
+
+async def test_a_probe_of_somebody_else_before_the_own_one_is_passed_over(server: Server) -> None:
+    """Whoever it is that knows the channel of this worker."""
+
+    class EarlyBroker(FakeBroker):
+        async def subscribe(self, channels: Sequence[str]) -> None:
+            await super().subscribe(channels)
+            self.arrived.put_nowait(write_envelope(Probe("stranger")))
+            await asyncio.sleep(0.01)
+
+    async with Worker(SupervisedBackend(EarlyBroker(server), Options())).running() as worker:
+        await worker.publish("hi")
+        await worker.reached_by("hi")
+    assert worker.events == []
 
 
 async def test_a_supervisor_that_somebody_cancels_is_not_healthy(server: Server) -> None:
@@ -338,6 +424,20 @@ async def test_a_limit_holds_from_the_moment_that_the_loop_is_free() -> None:
     with pytest.raises(TimeoutError):
         await dawdle(10)
     assert 0.55 < time.monotonic() - began < 2
+
+
+async def test_a_limit_is_not_put_off_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An event loop that is late each time ends a wait, too, if some turns later."""
+    monkeypatch.setattr(_deadline, "LATE", 0.01)
+
+    async def be_late() -> None:
+        async with Limit(0.01):
+            for _ in range(20):  # pragma: no branch  (it does not come to the end)
+                time.sleep(0.03)  # noqa: ASYNC251
+                await asyncio.sleep(0)
+
+    with pytest.raises(TimeoutError):
+        await be_late()
 
 
 async def test_attempts_come_less_and_less_often(server: Server) -> None:
@@ -524,6 +624,22 @@ async def test_what_is_wanted_while_it_connects_is_subscribed_to(server: Server)
     await worker.publish("hi", "room", "tea")
     await worker.reached_by("hi")
     await worker.backend.stop()
+
+
+async def test_rooms_that_come_without_end_do_not_hold_up_the_start(server: Server) -> None:
+    """Also where each answer is slow, and rooms are joined and left meanwhile."""
+
+    class BusyBroker(FakeBroker):
+        async def subscribe(self, channels: Sequence[str]) -> None:
+            worker.want("room", str(len(self.channels)))
+            await super().subscribe(channels)
+
+    worker = Worker(SupervisedBackend(BusyBroker(server), Options()))
+    server.slow = 0.02
+    async with asyncio.timeout(2), worker.running():
+        await worker.subscribe("room", "tea")
+        await worker.publish("hi", "room", "tea")
+        await worker.reached_by("hi")
 
 
 async def test_a_dismissal_goes_where_those_whom_it_means_can_hear_it(server: Server) -> None:

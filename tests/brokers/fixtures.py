@@ -14,14 +14,27 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
 
+def demand(kind: Kind, *, own: bool = False) -> None:
+    """
+    Skip a test if there is no server for it, or fail it where that must not be.
+
+    Args:
+        kind: What it needs.
+        own: Whether it hurts the server, which then has to be started here.
+    """
+    is_given = bool(os.environ.get(kind.variable)) and not own
+    if kind.missing is None or is_given:
+        return
+    if os.environ.get(kind.requires):
+        pytest.fail(kind.missing)
+    pytest.skip(kind.missing)
+
+
 @pytest.fixture(scope="session", params=KINDS, ids=lambda kind: kind.name)
 def kind(request: pytest.FixtureRequest) -> Kind:
     """Each kind of broker in turn."""
     chosen: Kind = request.param
-    if chosen.missing is not None:  # pragma: no cover (depends on the machine)
-        if os.environ.get(chosen.requires):
-            pytest.fail(chosen.missing)
-        pytest.skip(chosen.missing)
+    demand(chosen)
     return chosen
 
 
@@ -31,6 +44,7 @@ def started() -> Generator[Callable[[Kind], Broker], None, None]:
     running: dict[str, Broker] = {}
 
     def start(kind: Kind) -> Broker:
+        demand(kind)
         if kind.name not in running:
             running[kind.name] = kind.find()
             running[kind.name].start()
@@ -50,6 +64,7 @@ def broker(kind: Kind, started: Callable[[Kind], Broker]) -> Broker:
 @pytest.fixture
 def own_broker(kind: Kind) -> Generator[OwnBroker, None, None]:
     """A server that nobody else uses, and that may be hurt."""
+    demand(kind, own=True)
     server = kind.launch()
     try:
         server.start()

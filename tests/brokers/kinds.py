@@ -93,7 +93,7 @@ class Kind:
         visit: Takes the URL of one that runs.
         variable: Name of the environment variable with the URL of a server to use.
         requires: Name of the one that makes a missing server a failure, as in CI.
-        missing: Why there is no server; None: there is one.
+        missing: Why none can be launched; None: one can.
         options: Arguments of the backend beside its URL.
         refusals: Make a URL with which a server refuses to work, of one that works; `s3cret` is
             the password in it, if there is one.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import socket
 import ssl
 import sys
 from contextlib import AsyncExitStack, ExitStack, contextmanager
@@ -17,9 +18,10 @@ import trustme
 
 from tests.brokers.kinds import KINDS
 from tests.brokers.nats_server import NatsServer, connected
+from tests.brokers.proxy import Proxy
 from tests.ports import free_port
 from wshub import BackendLost, BackendRefused, BackendRegained, BackendUnavailable, PayloadTooLarge
-from wshub.backends import NatsBackend, Receiver
+from wshub.backends import NatsBackend, NatsOneTimeKeys, Receiver, _supervisor
 from wshub.backends._nats_url import read_url
 from wshub.testing import until
 from wshub.testing._worker import Worker
@@ -213,6 +215,37 @@ async def test_the_first_server_that_answers_is_used(nats: Broker, prefix: str) 
             await works(NatsBackend(f"nats://{hosts}", prefix=prefix))
 
 
+@pytest.mark.one_loop
+async def test_a_server_that_says_nothing_is_left_for_the_next(
+    nats: Broker, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the next attempt: the one that is tried has all the time there is."""
+    monkeypatch.setattr(_supervisor, "PATIENCE", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        hosts = f"127.0.0.1:{silent.getsockname()[1]},{nats.url.removeprefix('nats://')}"
+        async with Worker(NatsBackend(f"nats://{hosts}", prefix=prefix)).running() as worker:
+            await until(lambda: worker.backend.health().ready)
+            await worker.publish("hi")
+            await worker.reached_by("hi")
+
+
+class SlowProxy(Proxy):
+    """Takes a while to pass a connection on."""
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.5)
+        await super()._connect(reader, writer)
+
+
+@pytest.mark.one_loop
+async def test_a_slow_server_has_its_time_however_many_there_are(nats: Broker, prefix: str) -> None:
+    """Also if it is the only one of them that is there."""
+    port = int(nats.url.rpartition(":")[2])
+    async with SlowProxy(port).running() as proxy:
+        hosts = [*(f"127.0.0.1:{free_port()}" for _ in range(5)), f"127.0.0.1:{proxy.port}"]
+        await works(NatsBackend(f"nats://{','.join(hosts)}", prefix=prefix))
+
+
 # --- limits
 
 
@@ -322,6 +355,19 @@ async def test_the_rights_that_the_docs_give_are_enough(*, ordered: bool, publis
         url = server.url.replace("nats://", "nats://a:b@")
         await works(NatsBackend(url, prefix="shop", ordered=ordered))
         await refuses(NatsBackend(url, prefix="bank", ordered=ordered), "may not use a subject")
+
+
+async def test_the_rights_that_the_docs_give_are_enough_for_one_time_keys() -> None:
+    """Beside those to our subjects."""
+    publish = '"shop.once.*", "$JS.API.STREAM.*.shop-once", "$JS.API.STREAM.MSG.*.shop-once"'
+    assert f"`{publish}`" in (Path(__file__).parents[2] / "docs/how-to/workers.md").read_text()
+    rights = f'publish: [{publish}], subscribe: ["_INBOX.>"]'
+    user = f"{{{{ user: a, password: b, permissions: {{{{ {rights} }}}} }}}}"
+    with running(server := NatsServer(f"{JETSTREAM}authorization {{{{ users: [{user}] }}}}\n")):
+        keys = NatsOneTimeKeys(server.url.replace("nats://", "nats://a:b@"), prefix="shop")
+        await keys.put("key", "value", 60)
+        assert await keys.take("key") == "value"
+        await keys.stop()
 
 
 def make_key(prefix: int) -> nkeys.KeyPair:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from starlette.requests import HTTPConnection
 
+from tests.brokers.fixtures import demand
 from tests.brokers.kinds import KINDS, SIMPLE
 from tests.brokers.nats_server import NatsServer, connected
 from wshub import BackendUnavailable
@@ -58,6 +59,7 @@ async def keys(broker: Broker, prefix: str) -> AsyncGenerator[list[StoredOneTime
 @pytest.fixture
 def own(kind: Kind) -> Generator[OwnBroker, None, None]:
     """A server that was never started, and may be hurt."""
+    demand(kind, own=True)
     server = kind.launch()
     yield server
     server.stop()

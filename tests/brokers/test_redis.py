@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import socket
 import sys
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,10 +19,11 @@ from tests.brokers.kinds import KINDS
 from tests.brokers.redis_server import DEBIAN_SERVER, OWN_SERVER, RedisServer
 from tests.ports import free_port
 from wshub import BackendRefused, BackendUnavailable
-from wshub.backends import RedisBackend, _supervisor
-from wshub.backends._broker import BrokerRefused
+from wshub.backends import RedisBackend, RedisOneTimeKeys, _redis_servers, _supervisor
+from wshub.backends._broker import BrokerRefused, NothingSent
+from wshub.backends._redis_broker import RedisBroker
 from wshub.backends._redis_replies import CONGESTED, Replies
-from wshub.backends._redis_servers import slot_of
+from wshub.backends._redis_servers import Sentinels, slot_of
 from wshub.backends._redis_url import find_servers
 from wshub.testing import until, wait_until
 from wshub.testing._worker import Worker
@@ -26,9 +31,9 @@ from wshub.testing.backends import BackendContract
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
-    from pathlib import Path
 
     from wshub.backends import Backend
+    from wshub.messages import Envelope
 
 SHARDED = KINDS[1]
 
@@ -196,6 +201,36 @@ async def test_a_cluster_of_which_no_node_answers(prefix: str) -> None:
             await until(lambda: worker.backend.health().problem == problem)
 
 
+def hears_on_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:  # pragma: no cover (depends on the machine)
+        return False
+    return True
+
+
+@needs_redis_7
+@pytest.mark.skipif(not hears_on_ipv6(), reason="this machine has no IPv6")
+async def test_a_cluster_with_addresses_of_ipv6(prefix: str) -> None:
+    """Its nodes may be told by them, too."""
+    node = RedisServer(DEBIAN_SERVER or "", "--cluster-enabled", "yes", "--bind", "::1 127.0.0.1")
+    with started(node):
+        node.admin.execute_command("CLUSTER", "ADDSLOTS", *range(16384))
+        wait_until(lambda: _is_well(node))
+        url = f"redis+cluster://[::1]:1,[::1]:{node.port}"
+        async with Worker(RedisBackend(url, prefix=prefix)).running() as worker:
+            await worker.publish("hi")
+            await worker.reached_by("hi")
+
+
+def test_sentinels_with_addresses_of_ipv6() -> None:
+    """With brackets in a URL, and without elsewhere."""
+    url = "redis+sentinel://[::1]:7000,[2001:db8::1]/my-service"
+    servers = find_servers(url, sharded=None, options={})
+    assert isinstance(servers, Sentinels)
+    assert list(servers._sentinels) == [("::1", 7000), ("2001:db8::1", 26379)]
+
+
 def lies(prefix: str, room: str) -> int:
     return slot_of(f"{prefix}:room:{room}".encode())
 
@@ -282,6 +317,34 @@ async def test_sentinels_that_do_not_help(prefix: str, tmp_path: Path) -> None:
             assert "is not the master yet, or no longer" in str(worker.backend.health().problem)
 
 
+@pytest.mark.one_loop
+async def test_seeds_and_sentinels_that_say_nothing(
+    prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many there are: an attempt begins where the last one has lost its patience."""
+    monkeypatch.setattr(_supervisor, "PATIENCE", 0.5)
+    monkeypatch.setattr(_redis_servers, "SEED_TIMEOUT", 0.2)
+    node = RedisServer(DEBIAN_SERVER or OWN_SERVER, "--cluster-enabled", "yes")
+    master = RedisServer(OWN_SERVER)
+    sentinel = Sentinel(master, tmp_path)
+    with started(node, master, sentinel), socket.create_server(("127.0.0.1", 0)) as silent:
+        node.admin.execute_command("CLUSTER", "ADDSLOTS", *range(16384))
+        wait_until(lambda: _is_well(node))
+        others = 4 * f"127.0.0.1:{silent.getsockname()[1]},"
+        for backend in (
+            RedisBackend(
+                f"redis+cluster://{others}127.0.0.1:{node.port}", prefix=prefix, sharded=False
+            ),
+            RedisBackend(
+                f"redis+sentinel://{others}127.0.0.1:{sentinel.port}/my-service", prefix=prefix
+            ),
+        ):
+            async with Worker(backend).running() as worker:
+                await until(lambda worker=worker: worker.backend.health().ready)  # type: ignore[misc]
+                await worker.publish("hi")
+                await worker.reached_by("hi")
+
+
 def _replicas(sentinel: RedisServer) -> int:
     return len(sentinel.admin.execute_command("SENTINEL", "REPLICAS", "my-service"))
 
@@ -363,6 +426,37 @@ async def test_users_and_passwords(prefix: str, caplog: pytest.LogCaptureFixture
         backend = RedisBackend(f"redis://{address}/0", prefix=prefix)
         await refuses(backend, "refuses the user or the password")
     assert "s3cret" not in caplog.text
+
+
+@needs_redis_7
+async def test_the_rights_that_the_docs_give_are_enough(tmp_path: Path) -> None:
+    """On a cluster, and behind sentinels, for one-time keys, too; and none is of no use."""
+    page = (Path(__file__).parents[2] / "docs/how-to/workers.md").read_text()
+    common = "ACL SETUSER shop on >password resetchannels &shop-staging:* +@pubsub +@connection"
+    for_keys = "~shop-staging:once:* +set +getdel"
+    node = RedisServer(str(DEBIAN_SERVER), "--cluster-enabled", "yes")
+    master = RedisServer(OWN_SERVER)
+    sentinel = Sentinel(master, tmp_path)
+    cluster = f"redis+cluster://shop:password@127.0.0.1:{node.port}"
+    sentinels = f"redis+sentinel://shop:password@127.0.0.1:{sentinel.port}/my-service"
+    with started(node, master, sentinel):
+        node.admin.execute_command("CLUSTER", "ADDSLOTS", *range(16384))
+        wait_until(lambda: _is_well(node))
+        for server, url, right in ((node, cluster, "+cluster|slots"), (master, sentinels, "+role")):
+            assert all(f"`{rights}`" in page for rights in (common, right, for_keys))
+            server.admin.execute_command(*common.split())
+            await refuses(RedisBackend(url, prefix="shop-staging"), "no permissions to run")
+            server.admin.execute_command("ACL", "SETUSER", "shop", right)
+            async with Worker(RedisBackend(url, prefix="shop-staging")).running() as worker:
+                await worker.publish("hi")
+                await worker.reached_by("hi")
+            keys = RedisOneTimeKeys(url, prefix="shop-staging")
+            with pytest.raises(BackendUnavailable):
+                await keys.put("key", "value", 60)
+            server.admin.execute_command("ACL", "SETUSER", "shop", *for_keys.split())
+            await keys.put("key", "value", 60)
+            assert await keys.take("key") == "value"
+            await keys.stop()
 
 
 # --- redis-py
@@ -470,8 +564,8 @@ async def test_answers_in_pieces_settle_what_they_answer() -> None:
         assert one.done()
         with pytest.raises(ConnectionError, match="Redis has closed the connection"):
             await four
-        with pytest.raises(ConnectionError, match="Redis has closed the connection"):
-            await replies.send(b"late", 1)
+        with pytest.raises(NothingSent, match="Redis has closed the connection"):
+            replies.send(b"late", 1)
         assert len(lost) == 1
 
 
@@ -569,6 +663,65 @@ async def test_a_publication_on_its_way_when_the_server_dies_is_uncertain(prefix
             with pytest.raises(BackendUnavailable) as unavailable:
                 await publishing
             assert unavailable.value.uncertain
+
+
+async def test_what_is_published_right_after_a_loss_waits(prefix: str) -> None:
+    """It has not left, though nobody has looked yet at the connection that listens."""
+
+    class BusyWorker(Worker):
+        async def _deliver(self, envelope: Envelope) -> None:
+            await super()._deliver(envelope)
+            if self.texts == ["one"]:
+                await asyncio.get_running_loop().create_future()
+
+    with started(server := RedisServer(OWN_SERVER)):
+        backend = RedisBackend(server.url, prefix=prefix, publish_timeout=10)
+        async with BusyWorker(backend).running() as worker:
+            await worker.publish("one")
+            await until(lambda: worker.texts)
+            broker: Any = backend._broker
+            (link,) = broker._servers.links
+            server.cut_connections()
+            await until(lambda: link._failure)
+            async with asyncio.TaskGroup() as tasks:
+                for text in ("two", "three"):
+                    tasks.create_task(worker.publish(text))
+            await worker.reached_by("one", "two", "three")
+
+
+class DyingLink:
+    """To a node that dies at the same moment as all others."""
+
+    def check(self) -> None:
+        """It lives still."""
+
+    def publish(self, _: object) -> asyncio.Future[None]:
+        loop = asyncio.get_running_loop()
+        taken: asyncio.Future[None] = loop.create_future()
+        loop.call_soon(taken.set_exception, ConnectionError("gone"))
+        return taken
+
+    async def receive(self) -> bytes:
+        raise ConnectionError("gone")
+
+    def close(self) -> None:
+        """It is dead."""
+
+
+async def test_nodes_that_die_together() -> None:
+    """Are one loss, of which nothing is left unread."""
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    links: Any = {b"one": DyingLink(), b"two": DyingLink(), b"three": DyingLink()}
+    servers: Any = SimpleNamespace(links=list(links.values()), link_of=links.__getitem__)
+    broker = RedisBroker(servers, {})
+    with suppress(ConnectionError):
+        await broker.publish([(name.decode(), b"hi") for name in links])
+    with suppress(ConnectionError):
+        await broker.receive()
+    await broker.close()
+    gc.collect()
+    assert complaints == []
 
 
 @pytest.mark.parametrize(

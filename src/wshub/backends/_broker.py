@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Sequence
 
-__all__ = ("Broker", "BrokerRefused", "PromptBroker")
+__all__ = ("Broker", "BrokerRefused", "NothingSent", "PromptBroker")
 
 
 class BrokerRefused(HubError):
@@ -27,6 +27,10 @@ class BrokerRefused(HubError):
 
     def __str__(self) -> str:
         return self.problem
+
+
+class NothingSent(ConnectionError):
+    """Raised by `Broker.publish()` if it failed before anything left: all may be sent again."""
 
 
 class Broker(Protocol):
@@ -69,7 +73,7 @@ class Broker(Protocol):
         """
         Publish payloads to channels, in this order; return once the server has taken all.
 
-        Never sends anything twice: what fails may have arrived.
+        Never sends anything twice: what fails may have arrived, unless with `NothingSent`.
         """
         ...
 

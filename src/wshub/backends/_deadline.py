@@ -1,4 +1,4 @@
-"""A deadline that tells a server which does not answer from an event loop that was held up."""
+"""A deadline that tells a server which does not answer from a worker that is behind."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
 __all__ = ("Limit",)
@@ -13,19 +14,28 @@ __all__ = ("Limit",)
 LATE = 0.25
 """Seconds by which a timer may be late before the event loop counts as held up."""
 
+RENEWALS = 4
+"""Times that the seconds begin again, at most: who is behind for ever must not seem well."""
+
 
 class Limit:
     """
-    Does as `asyncio.timeout()`, but begins again if the event loop had no time meanwhile.
+    Does as `asyncio.timeout()`, but begins again if the server cannot be blamed for the delay.
 
-    An answer that came while a handler held up the loop still waits in its socket: it is not the
-    server that was late. The block is cancelled, and TimeoutError raised at its end.
+    An answer that came while a handler held up the loop still waits in its socket, and one behind
+    a backlog that arrives is under way. The block is cancelled, and TimeoutError raised at its end.
+
+    Args:
+        seconds: That the block has, some times over at most.
+        progress: Returns something else than before if what is waited for has come nearer.
     """
 
-    __slots__ = ("_due", "_loop", "_scope", "_seconds", "_timer")
+    __slots__ = ("_due", "_left", "_loop", "_progress", "_scope", "_seconds", "_seen", "_timer")
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, progress: Callable[[], object] = lambda: None) -> None:
         self._seconds = seconds
+        self._progress = progress
+        self._left = RENEWALS
         self._loop = asyncio.get_running_loop()
         self._scope = asyncio.timeout(None)
 
@@ -43,11 +53,14 @@ class Limit:
         await self._scope.__aexit__(kind, error, traceback)
 
     def _start(self) -> None:
+        self._seen = self._progress()
         self._due = self._loop.time() + self._seconds
         self._timer = self._loop.call_at(self._due, self._expire)
 
     def _expire(self) -> None:
-        if self._loop.time() - self._due > LATE:
+        is_late = self._loop.time() - self._due > LATE
+        if self._left and (is_late or self._progress() != self._seen):
+            self._left -= 1
             self._start()
         else:
             self._scope.reschedule(self._due)

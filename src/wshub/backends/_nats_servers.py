@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wshub.backends._broker import BrokerRefused
-from wshub.backends._deadline import Limit
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
@@ -17,9 +16,6 @@ if TYPE_CHECKING:
     from wshub.backends._nats_url import Settings
 
 __all__ = ("NatsServers", "explain_refusals")
-
-SHARE = 1.8
-"""Seconds that several servers have together to answer, each the same."""
 
 LOGIN = ("authorization violation", "authentication expired", "authentication revoked")
 MARKS = (b"BEGIN NATS USER JWT", b"BEGIN USER NKEY SEED")
@@ -42,7 +38,10 @@ class NatsServers:
         self, attempt: Callable[[str], Awaitable[None]], drop: Callable[[], Awaitable[None]]
     ) -> None:
         """
-        Connect to the first server that answers.
+        Connect to the first server that does not fail at once.
+
+        One that says nothing is tried for as long as the caller has the patience for, and another
+        one the next time: what is shared out among many would be too little for any.
 
         Args:
             attempt: Connects to the server that it is told.
@@ -54,20 +53,17 @@ class NatsServers:
         """
         if self._settings.credentials is not None:
             _check_credentials(self._settings.credentials)
-        left = number = len(self._servers)
+        left = len(self._servers)
         with explain_refusals():
             while True:
                 left -= 1
                 try:
-                    async with Limit(SHARE / number):
-                        await attempt(self._servers[0])
-                except Exception:  # another one may be better off
+                    return await attempt(self._servers[0])
+                except BaseException as error:  # another one may be better off
                     self._servers.rotate(-1)
-                    if not left:
+                    if not left or not isinstance(error, Exception):
                         raise
-                    await drop()
-                else:
-                    return
+                await drop()
 
 
 def _check_credentials(path: str) -> None:

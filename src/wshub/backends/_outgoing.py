@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
-__all__ = ("Outgoing", "Outgoings", "settle")
+__all__ = ("Outgoing", "Outgoings", "expire", "settle")
 
 BATCH_MESSAGES = 128
 BATCH_BYTES = 1024 * 1024
@@ -45,16 +46,17 @@ class Outgoings:
         is_served: Whether somebody waits for what is put in, and nothing is on its way before.
     """
 
-    __slots__ = ("_stirred", "_waiting", "is_served")
+    __slots__ = ("_left", "_stirred", "_waiting", "is_served")
 
     def __init__(self) -> None:
         self.is_served = False
-        self._waiting: dict[Outgoing, None] = {}
+        self._waiting: OrderedDict[Outgoing, None] = OrderedDict()
         self._stirred: asyncio.Event
+        self._left: asyncio.Event
 
     def begin(self) -> None:
         """Begin to be used in the running event loop."""
-        self._stirred = asyncio.Event()
+        self._stirred, self._left = asyncio.Event(), asyncio.Event()
 
     def put(self, channel: str, payload: bytes) -> Outgoing:
         """Queue a payload; whoever waits for it holds the bound of this queue."""
@@ -62,6 +64,12 @@ class Outgoings:
         self._waiting[outgoing] = None
         self._stirred.set()
         self.is_served = False
+        return outgoing
+
+    def put_first(self, channel: str, payload: bytes) -> Outgoing:
+        """Queue a payload before all others."""
+        outgoing = self.put(channel, payload)
+        self._waiting.move_to_end(outgoing, last=False)
         return outgoing
 
     def withdraw(self, outgoing: Outgoing) -> None:
@@ -87,11 +95,25 @@ class Outgoings:
         for outgoing in batch:
             outgoing.sent = True
             del self._waiting[outgoing]
+        self._left.set()
         return batch
+
+    async def all_sent(self, outgoings: Iterable[Outgoing]) -> None:
+        """Wait until all of these were taken."""
+        while not all(outgoing.sent for outgoing in outgoings):
+            self._left.clear()
+            await self._left.wait()
+
+    def put_back(self, batch: Sequence[Outgoing]) -> None:
+        """Queue again what was taken, and has not left."""
+        for outgoing in reversed(batch):
+            outgoing.sent = False
+            self._waiting[outgoing] = None
+            self._waiting.move_to_end(outgoing, last=False)
 
     def end(self, error: Callable[[], Exception]) -> None:
         """Give up everything that waits."""
-        waiting, self._waiting = self._waiting, {}
+        waiting, self._waiting = self._waiting, OrderedDict()
         settle(waiting, error)
 
 
@@ -104,3 +126,9 @@ def settle(batch: Iterable[Outgoing], error: Callable[[], Exception] | None = No
             outgoing.taken.set_result(None)
         else:
             outgoing.taken.set_exception(error())
+
+
+def expire(taken: asyncio.Future[None]) -> None:
+    """Give a publication up, as it has taken too long, unless it is done."""
+    if not taken.done():
+        taken.set_exception(TimeoutError())

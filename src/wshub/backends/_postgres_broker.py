@@ -84,13 +84,17 @@ class PostgresBroker:
         await self._change(b"UNLISTEN", channels)
 
     async def receive(self) -> bytes:
-        """Return the payload of the next notification."""
+        """Return the payload of the next notification; what is none of ours, as it is."""
         listening, publishing = self._links
-        payload = read_notification(await listening.receive())
-        if isinstance(payload, Spilled):
-            # Not on the connection that listens: it would have to read all that has come first.
-            return await self._spill.fetch(publishing, payload.key)
-        return payload
+        text = await listening.receive()
+        payload = read_notification(text)
+        if not isinstance(payload, Spilled):
+            return payload
+        # Not on the connection that listens: it would have to read all that has come first.
+        fetched = await self._spill.fetch(publishing, payload.key)
+        # A row of ours is there for longer than a worker that is behind keeps its connection: where
+        # there is none, somebody else made it up, who should not be able to end the connection.
+        return text if fetched is None else fetched
 
     async def _open(self) -> PostgresLink:
         link = await self._servers.connect()

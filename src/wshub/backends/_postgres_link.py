@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ("PostgresError", "PostgresLink")
 
+READ_AHEAD = 512
+"""Notifications, of less than 8 KB each, that wait here; with so many, the server has to."""
+
 
 class PostgresError(Exception):
     """
@@ -48,6 +51,7 @@ class PostgresLink:
         "_connection",
         "_failure",
         "_farewell",
+        "_is_reading",
         "_lock",
         "_loop",
         "_pgconn",
@@ -64,6 +68,7 @@ class PostgresLink:
         self._loop = asyncio.get_running_loop()
         self._lock = asyncio.Lock()
         self._watchers = 0
+        self._is_reading = False
         self._answer: asyncio.Future[list[PGresult]] | None = None
         self._results: list[PGresult] = []
         self._arrival: asyncio.Future[None] | None = None
@@ -88,6 +93,7 @@ class PostgresLink:
         Return the last answer to a statement, or to several without values.
 
         Values, and what is answered to a statement with some, are in PostgreSQL's binary format.
+        Who listens has to `receive()` meanwhile: the answer comes behind what was notified before.
 
         Raises:
             PostgresError: An answer is an error.
@@ -126,7 +132,9 @@ class PostgresLink:
             finally:
                 self._arrival = None
                 self._unwatch()
-        return self._arrived.popleft()
+        notification = self._arrived.popleft()
+        self._choose()
+        return notification
 
     def _check(self) -> None:
         if self._failure is not None:
@@ -134,12 +142,22 @@ class PostgresLink:
 
     def _watch(self) -> None:
         self._watchers += 1
-        if self._watchers == 1:
-            self._loop.add_reader(self._socket, self._attend, self._read)
+        self._choose()
 
     def _unwatch(self) -> None:
         self._watchers -= 1
-        if not self._watchers and self._failure is None:
+        self._choose()
+
+    def _choose(self) -> None:
+        """Read the socket while somebody waits for it, but not more than is taken."""
+        has_room = len(self._arrived) < READ_AHEAD and self._failure is None
+        is_reading = self._watchers > 0 and has_room
+        if is_reading == self._is_reading:
+            return
+        self._is_reading = is_reading
+        if is_reading:
+            self._loop.add_reader(self._socket, self._attend, self._read)
+        else:
             self._loop.remove_reader(self._socket)
 
     def _attend(self, work: Callable[[], None]) -> None:
@@ -160,6 +178,7 @@ class PostgresLink:
         if self._answer is not None:
             self._take_results(self._answer)
             self._take_notifications()
+        self._choose()
 
     def _take_notifications(self) -> None:
         while (notification := self._pgconn.notifies()) is not None:
@@ -183,7 +202,7 @@ class PostgresLink:
         if self._failure is not None:
             return
         self._failure = ConnectionError(self._farewell or problem)
-        self._loop.remove_reader(self._socket)
+        self._choose()
         self._loop.remove_writer(self._socket)
         for waiter in (self._answer, self._arrival):
             if waiter is not None and not waiter.done():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from wshub._wire import Probe, write_envelope
@@ -16,9 +15,6 @@ if TYPE_CHECKING:
     from wshub.backends._outgoing import Outgoing, Outgoings
 
 __all__ = ("Probes",)
-
-BUSY = 5
-"""Times the patience that a probe may wait behind other messages that do arrive."""
 
 
 class Probes:
@@ -33,7 +29,7 @@ class Probes:
         self.received = 0
         self._outgoings = outgoings
         self._missing: set[str] = set()
-        self._all_heard: asyncio.Event
+        self._all_heard = asyncio.Event()
 
     def hear(self, probe: Probe) -> None:
         """Take note of a probe that has arrived, of this worker or of another."""
@@ -45,30 +41,29 @@ class Probes:
         """
         Send a probe to each channel, and wait until all were heard.
 
+        They overtake what waits to be published, but not what is on its way. The server has
+        `patience` seconds from when they are sent, and again while it is heard of otherwise.
+
         Raises:
-            TimeoutError: One was not, though nothing else has arrived for `patience` seconds, or
-                though there was a multiple of that.
+            TimeoutError: One was not heard within that, or a multiple of `patience` in all.
         """
         token, self._all_heard = secrets.token_hex(4), asyncio.Event()
         probes = {f"{token}.{number}": name for number, name in enumerate(channels)}
         self._missing = set(probes)
         outgoings = [self._put(name, channel) for name, channel in probes.items()]
         try:
-            for _ in range(BUSY):
-                received = self.received
-                with suppress(TimeoutError):
-                    async with Limit(patience):
-                        await self._all_heard.wait()
-                    return
-                if self.received == received:
-                    break
+            # That takes no longer than the batch before them, which has a limit of its own.
+            await self._outgoings.all_sent(outgoings)
+            async with Limit(patience, lambda: self.received):
+                await self._all_heard.wait()
+        except TimeoutError:
+            raise TimeoutError("what is published does not come back") from None
         finally:
             for outgoing in outgoings:
                 self._outgoings.withdraw(outgoing)
-        raise TimeoutError("what is published does not come back")
 
     def _put(self, name: str, channel: str) -> Outgoing:
-        outgoing = self._outgoings.put(channel, write_envelope(Probe(name)))
+        outgoing = self._outgoings.put_first(channel, write_envelope(Probe(name)))
         # Nobody waits for it: that the server is lost is told elsewhere.
         outgoing.taken.add_done_callback(lambda taken: taken.exception())
         return outgoing

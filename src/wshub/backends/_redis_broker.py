@@ -55,9 +55,10 @@ class RedisBroker:
         for message in encoded:
             batches.setdefault(self._servers.link_of(message[0]), []).append(message)
         with self._explaining():
+            for link in batches:
+                link.check()  # if one has failed, nothing goes to the others either
             # Written to all servers before any answer is waited for.
-            for taken in [link.publish(batch) for link, batch in batches.items()]:
-                await taken
+            await asyncio.gather(*(link.publish(batch) for link, batch in batches.items()))
 
     def send(self, channel: str, payload: bytes) -> asyncio.Future[None]:
         """Publish a payload at once; return what is done once the server has taken it."""

@@ -111,6 +111,10 @@ class RedisLink:
         """Return the answer to a command."""
         return await ask(self._publishing, *command)
 
+    def check(self) -> None:
+        """Raise NothingSent if it is known that nothing can be published any more."""
+        self._replies.check()
+
     def publish(self, messages: Sequence[tuple[bytes, bytes]]) -> asyncio.Future[None]:
         """Publish payloads at once; return what is done once the server has taken all."""
         command = self._commands.publish

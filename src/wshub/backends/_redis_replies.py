@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
-from wshub.backends._broker import BrokerRefused
+from wshub.backends._broker import BrokerRefused, NothingSent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,7 @@ class Replies(asyncio.Protocol):
 
     It takes the place of the stream that redis-py reads from once the connection is made: an
     answer then wakes the one who waits for it, and nobody else. Calls `lost` once with what ends
-    it; from then on everything fails with that.
+    it; nothing is sent from then on.
     """
 
     def __init__(self, transport: asyncio.Transport, lost: Callable[[Exception], None]) -> None:
@@ -46,17 +46,23 @@ class Replies(asyncio.Protocol):
         """Whether the server takes less than it is sent."""
         return self._transport.get_write_buffer_size() + self._unwritten_bytes >= CONGESTED
 
+    def check(self) -> None:
+        """Raise NothingSent if the connection has failed."""
+        if self._failure is not None:
+            raise NothingSent(str(self._failure)) from self._failure
+
     def send(self, commands: bytes, number: int) -> asyncio.Future[None]:
         """
         Write so many commands; return what is done once all of them are answered.
 
         At once if nothing is on its way, or else with what more there is in this turn of the
         event loop: for either side a system call takes longer than all the rest.
+
+        Raises:
+            NothingSent: The connection has failed before.
         """
+        self.check()
         taken: asyncio.Future[None] = self._loop.create_future()
-        if self._failure is not None:
-            taken.set_exception(self._failure)
-            return taken
         if not self._waiting:
             self._transport.write(commands)
         else:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from binascii import crc_hqx
+from collections import deque
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from wshub.backends._deadline import Limit
 from wshub.backends._redis_link import RedisLink, ask, drop
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
     from wshub.backends._redis_link import Commands, Connection
 
@@ -42,6 +44,9 @@ class Maker(NamedTuple):
     kind: type
     options: Mapping[str, object]
     commands: Commands
+
+    def __repr__(self) -> str:
+        return f"<Maker of {self.kind.__name__}>"  # and no password
 
     def make(self, address: Address | None = None, **options: object) -> Connection:
         """Return a connection, not connected yet."""
@@ -112,25 +117,31 @@ class Sentinels(Single):
         options: Mapping[str, object],
     ) -> None:
         super().__init__(maker)
-        self._sentinels = sentinels
+        self._sentinels = deque(sentinels)
         self._service = service
         self._options = options
+
+    async def connect(self) -> None:
+        """Ask one sentinel for the master, and connect to it."""
+        with _turning(self._sentinels):
+            await super().connect()
 
     async def _find(self) -> Address:
         name = self._service.encode()
         failure: Exception | None = None
-        for sentinel in self._sentinels:
+        for sentinel in tuple(self._sentinels):
             connection = self._maker.make(sentinel, **self._options)
             try:
                 answer = await _ask(connection, b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", name)
             except Exception as error:  # another one may be better off
                 failure = error
-                continue
-            match answer:
-                case [bytes(host), bytes(port)]:
-                    return Address(host.decode(), int(port))
-                case _:
-                    failure = None
+            else:
+                match answer:
+                    case [bytes(host), bytes(port)]:
+                        return Address(host.decode(), int(port))
+                    case _:
+                        failure = None
+            self._sentinels.rotate(-1)
         raise ConnectionError(f"no sentinel knows the master of {self._service!r}") from failure
 
     async def _connect_to(self, address: Address | None) -> RedisLink:
@@ -147,11 +158,15 @@ class Cluster:
     def __init__(self, maker: Maker, seeds: Sequence[Address]) -> None:
         self.links: list[RedisLink] = []
         self._maker = maker
-        self._seeds = seeds
+        self._seeds = deque(seeds)
         self._owners: list[RedisLink | None] = []
 
     async def connect(self) -> None:
         """Ask one node for the others, and connect to all masters."""
+        with _turning(self._seeds):
+            await self._connect()
+
+    async def _connect(self) -> None:
         ranges = await self._find()
         links: dict[Address, RedisLink] = {}
         self._owners = [None] * SLOTS
@@ -183,11 +198,12 @@ class Cluster:
 
     async def _find(self) -> list[tuple[int, int, Address]]:
         failure: Exception | None = None
-        for seed in self._seeds:
+        for seed in tuple(self._seeds):
             try:
                 slots = await _ask(self._maker.make(seed), b"CLUSTER", b"SLOTS")
             except Exception as error:  # another one may be better off
                 failure = error
+                self._seeds.rotate(-1)
             else:
                 return _read_slots(slots, seed)
         raise ConnectionError("no node of the cluster answers") from failure
@@ -207,6 +223,16 @@ def _read_slots(answer: object, seed: Address) -> list[tuple[int, int, Address]]
         # A node that does not know its own address leaves it out.
         ranges.append((start, end, Address(host.decode() if host else seed.host, port)))
     return ranges
+
+
+@contextmanager
+def _turning(addresses: deque[Address]) -> Generator[None, None, None]:
+    """Begin with the next server from now on if what the first one knows is of no use."""
+    try:
+        yield
+    except BaseException:  # it may be silent, too, until somebody loses patience
+        addresses.rotate(-1)
+        raise
 
 
 async def _ask(connection: Connection, *command: bytes) -> object:

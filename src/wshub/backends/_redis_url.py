@@ -63,7 +63,8 @@ def find_servers(url: str, *, sharded: bool | None, options: Mapping[str, object
             raise ValueError("redis+sentinel:// needs the name of the service as its path")
     # redis-py knows one host, and reads the rest.
     host, port = addresses[0]
-    rest = f"{found['user'] or ''}{host}:{port}/{path}?{found['query'] or ''}"
+    written = f"[{host}]" if ":" in host else host
+    rest = f"{found['user'] or ''}{written}:{port}/{path}?{found['query'] or ''}"
     from_url = cast("Callable[..., ConnectionPool]", ConnectionPool.from_url)  # pyright: ignore[reportUnknownMemberType]
     pool = from_url(f"{'rediss' if found['tls'] else 'redis'}://{rest}", **{**options, **_OURS})
     settings = {**pool.connection_kwargs, **_OURS}  # those of a URL come last in a pool
@@ -109,5 +110,6 @@ def _read_hosts(hosts: str, port: int) -> list[Address]:
         found = _HOST.fullmatch(text or "localhost")
         if found is None:
             raise ValueError(f"a host and port of this URL cannot be read; use {_FORMS}")
-        addresses.append(Address(found["host"], int(found["port"] or port)))
+        # Brackets keep an address of IPv6 and its port apart, and are no part of it.
+        addresses.append(Address(found["host"].strip("[]"), int(found["port"] or port)))
     return addresses

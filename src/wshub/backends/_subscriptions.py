@@ -67,25 +67,28 @@ class Subscriptions:
         self._changed = dict.fromkeys(self._wanted)
 
     async def follow(self, subscribe: Change, unsubscribe: Change) -> None:
-        """Do what has changed since the last call, or since `begin()`; at once if nothing has."""
-        while self._changed:
-            changed, self._changed = list(self._changed), {}
-            wanted = [name for name in changed if name in self._wanted]
-            missing = [name for name in wanted if name not in self._subscribed]
-            for start in range(0, len(missing), BATCH):
-                batch = missing[start : start + BATCH]
-                await subscribe(batch)
-                self._subscribed.update(batch)
-                for channel in batch:
-                    self._release(channel)
-            # Only now is it looked at what is not wanted: it may have changed meanwhile, and is
-            # then among the changes of the next turn, too.
-            subscribed = [name for name in changed if name in self._subscribed]
-            surplus = [name for name in subscribed if name not in self._wanted]
-            for start in range(0, len(surplus), BATCH):
-                batch = surplus[start : start + BATCH]
-                self._subscribed.difference_update(batch)
-                await unsubscribe(batch)
+        """
+        Do what has changed before, since the last call or since `begin()`.
+
+        What changes meanwhile is left for the next call: it may never cease to change.
+        """
+        changed, self._changed = list(self._changed), {}
+        wanted = [name for name in changed if name in self._wanted]
+        missing = [name for name in wanted if name not in self._subscribed]
+        for start in range(0, len(missing), BATCH):
+            batch = missing[start : start + BATCH]
+            await subscribe(batch)
+            self._subscribed.update(batch)
+            for channel in batch:
+                self._release(channel)
+        # Only now is it looked at what is not wanted: it may have changed meanwhile, and is
+        # then among the changes of the next call, too.
+        subscribed = [name for name in changed if name in self._subscribed]
+        surplus = [name for name in subscribed if name not in self._wanted]
+        for start in range(0, len(surplus), BATCH):
+            batch = surplus[start : start + BATCH]
+            self._subscribed.difference_update(batch)
+            await unsubscribe(batch)
 
     async def change(self) -> None:
         """Wait until `follow()` has something to do. Called between `begin()` and `reset()`."""

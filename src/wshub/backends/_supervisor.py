@@ -11,9 +11,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 from wshub._wire import Probe, Unreadable, read_envelope, write_envelope
-from wshub.backends._broker import BrokerRefused, PromptBroker
+from wshub.backends._broker import BrokerRefused, NothingSent, PromptBroker
 from wshub.backends._deadline import Limit
-from wshub.backends._outgoing import Outgoing, Outgoings, settle
+from wshub.backends._outgoing import Outgoing, Outgoings, expire, settle
 from wshub.backends._probes import Probes
 from wshub.backends._problem import NO_ANSWER, describe, find_first
 from wshub.backends._subscriptions import Subscriptions
@@ -64,7 +64,7 @@ class SupervisedBackend:
         self._options = options
         self._name = type(self).__name__
         self._receiver: Receiver
-        self._own_channel = f"{options.prefix}:worker:{secrets.token_hex(8)}"
+        self._own_channel: str
         self._subscriptions = Subscriptions()
         self._outgoings = Outgoings()
         self._task: asyncio.Task[None] | None = None
@@ -98,6 +98,8 @@ class SupervisedBackend:
         """
         if self._task is not None and not self._task.done():
             raise RuntimeError(f"this {self._name} is started already; one lifespan is enough")
+        # Not any earlier: processes that are forked after that are workers of their own.
+        self._own_channel = f"{self._options.prefix}:worker:{secrets.token_hex(8)}"
         self._outages = self._pauses = 0
         self._heard_at = time.monotonic()
         self._gap_began = None
@@ -143,7 +145,7 @@ class SupervisedBackend:
         outgoing = self._put(self._channel_of(envelope), payload)
         taken = outgoing.taken
         # What asyncio.timeout() does, without its price: messages are many.
-        timer = taken.get_loop().call_later(self._options.publish_timeout, _expire, taken)
+        timer = taken.get_loop().call_later(self._options.publish_timeout, expire, taken)
         try:
             await taken
         except TimeoutError:
@@ -244,23 +246,32 @@ class SupervisedBackend:
             tasks.create_task(self._receive(), name=f"wshub {self._name} receives")
             await self._follow()
             tasks.create_task(self._send(), name=f"wshub {self._name} sends")
-            await self._probe()
+            tasks.create_task(self._follow_on(), name=f"wshub {self._name} subscribes")
+            await self._probes.send(self._probed, PATIENCE)
             self._regain()
-            tasks.create_task(self._watch(), name=f"wshub {self._name} watches")
             while True:
-                await self._subscriptions.change()
-                await self._follow()
+                await asyncio.sleep(PROBE_INTERVAL)
+                await self._probes.send(self._probed, PATIENCE)
 
     async def _follow(self) -> None:
         await self._subscriptions.follow(self._subscribe, self._unsubscribe)
 
+    async def _follow_on(self) -> None:
+        while True:
+            await self._subscriptions.change()
+            await self._follow()
+
     async def _subscribe(self, channels: Sequence[str]) -> None:
-        async with Limit(PATIENCE):
+        async with self._behind_what_arrives():
             await self._broker.subscribe(channels)
 
     async def _unsubscribe(self, channels: Sequence[str]) -> None:
-        async with Limit(PATIENCE):
+        async with self._behind_what_arrives():
             await self._broker.unsubscribe(channels)
+
+    def _behind_what_arrives(self) -> Limit:
+        """Return a limit for an answer that may come on the connection that listens."""
+        return Limit(PATIENCE, lambda: self._probes.received)
 
     async def _send(self) -> None:
         while True:
@@ -268,6 +279,9 @@ class SupervisedBackend:
             try:
                 async with Limit(PATIENCE):
                     await self._broker.publish([(one.channel, one.payload) for one in batch])
+            except NothingSent:
+                self._outgoings.put_back(batch)
+                raise
             except BaseException:
                 settle(batch, lambda: self._unavailable(uncertain=True))
                 raise
@@ -291,14 +305,6 @@ class SupervisedBackend:
                 await self._receiver.deliver(envelope)
             except Exception:  # the server between the workers has no part in it
                 logger.exception("%s failed to deliver an envelope", self._name)
-
-    async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(PROBE_INTERVAL)
-            await self._probe()
-
-    async def _probe(self) -> None:
-        await self._probes.send(self._probed, PATIENCE)
 
     def _regain(self) -> None:
         self._turn(None)
@@ -335,8 +341,3 @@ class SupervisedBackend:
                 await self._broker.close()
         except Exception as error:
             logger.debug("%s could not close a connection", self._name, exc_info=error)
-
-
-def _expire(taken: asyncio.Future[None]) -> None:
-    if not taken.done():
-        taken.set_exception(TimeoutError())

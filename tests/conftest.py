@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 pytest_plugins = ["wshub.testing.fixtures", "tests.brokers.fixtures"]
 
 IMPLEMENTATIONS: tuple[str, ...] = ("websockets-sansio", "wsproto", "websockets")
-if "WSHUB_TEST_WS" in os.environ:
+if "WSHUB_TEST_WS" in os.environ:  # pragma: no cover  (measured without)
     # `.ci/run fanout`: the whole suite on another implementation.
     IMPLEMENTATIONS = (os.environ["WSHUB_TEST_WS"],)
     server.DEFAULTS["ws"] = os.environ["WSHUB_TEST_WS"]
@@ -46,7 +46,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.path.name == "test_outages.py" and any(name in item.name for name in VARIANTS):
             item.add_marker(pytest.mark.slow)
-    if "WSHUB_TEST_WS" in os.environ:
+    if "WSHUB_TEST_WS" in os.environ:  # pragma: no cover  (measured without)
         left_out = [item for item in items if item.get_closest_marker("stock_server")]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]

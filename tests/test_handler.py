@@ -302,7 +302,7 @@ async def test_what_goes_wrong_after_the_cancellation_is_an_error(
         await clock.advance(10)
         with pytest.raises(ZeroDivisionError):
             await outcome.task
-    assert "failed: ZeroDivisionError()" in caplog.text
+    assert "failed: ZeroDivisionError; closing with 1011" in caplog.text
 
 
 async def test_a_handler_that_takes_its_cancellation_for_a_return() -> None:

@@ -340,9 +340,9 @@ async def test_a_long_queue_is_no_outage(server: Server, monkeypatch: pytest.Mon
     """Probes overtake what waits, and it does not count how long they wait for what is sent."""
     monkeypatch.setattr(_outgoing, "BATCH_MESSAGES", 2)
     async with Worker(FakeBackend(server, Options(publish_timeout=10))).running() as worker:
-        server.slow = 0.15
+        server.slow = 0.03
         async with asyncio.TaskGroup() as tasks:
-            for _ in range(30):
+            for _ in range(60):
                 tasks.create_task(worker.publish("hi", "room", "of somebody else"))
         assert worker.events == []
 

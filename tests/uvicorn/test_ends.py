@@ -60,11 +60,12 @@ class Crowd:
 
     def write(self, descriptor: int, data: bytes) -> int:
         """Do as `os.write()`, and look who gets frames with text."""
-        if data[:1] == b"\x81":
-            self.frames += 1
-            connected = self._server.uvicorn.server_state.connections
-            sockets = [each.transport.get_extra_info("socket") for each in connected]
-            self.strays.extend([data] * (descriptor not in [each.fileno() for each in sockets]))
+        is_text = data[:1] == b"\x81"
+        self.frames += is_text
+        connected = self._server.uvicorn.server_state.connections
+        sockets = [each.transport.get_extra_info("socket") for each in connected]
+        is_stray = is_text and descriptor not in [each.fileno() for each in sockets]
+        self.strays.extend([data] * is_stray)
         return self._write(descriptor, data)
 
     @property

@@ -474,7 +474,7 @@ async def test_a_hook_that_sends_to_who_misses_messages(caplog: pytest.LogCaptur
         nonlocal sent
         if isinstance(event, MessagesDropped):
             event.connection.send_nowait("you missed something")
-            sent += 1
+            sent += 1  # pragma: no cover  (if by chance there is room)
 
     options = OutboxOptions(max_messages=2, overflow="drop_oldest")
     managed = ManagedApp(hold, ConnectionManager(outbox=options, hooks=[tell]))

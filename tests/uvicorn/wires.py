@@ -55,16 +55,6 @@ class Wire:
         self._outbox: Held = outbox
         outbox.descriptor = self.descriptor
 
-    def resume(self) -> None:
-        raise NotImplementedError
-
-    def close(self, code: int, reason: str, /) -> asyncio.Future[None] | None:
-        raise NotImplementedError
-
-    @property
-    def unsent_bytes(self) -> int:
-        return len(self.held)
-
     def write(self, frames: bytes, /) -> asyncio.Future[None] | None:
         """Send what there is room for, and hold the rest."""
         if self.is_lost:
@@ -235,11 +225,8 @@ class Network:
         wires = {peer.wire.descriptor: peer.wire for peer in self.peers}
 
         def write_to(descriptor: int, data: bytes) -> int:
-            wire = wires.get(descriptor)
-            if wire is None:  # an event loop's own
-                return write(descriptor, data)
             self.writes += 1
-            return wire.put(data)
+            return wires[descriptor].put(data)
 
         os.write = write_to  # type: ignore[assignment]
         try:

@@ -53,7 +53,7 @@ def refuse(
     if not is_http(connection):
         return rejection
     status = status or rejection.http_status
-    return HTTPException(status, rejection.reason, make_headers(rejection, status))
+    return HTTPException(status, rejection.reason, make_headers(rejection, status) or None)
 
 
 def log_refusal(connection: HTTPConnection, why: str, *, alarm: str | None = None) -> None:

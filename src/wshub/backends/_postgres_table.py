@@ -55,9 +55,6 @@ class PostgresTable:
         ) % (table, table, expired, CLEANED)
         self._clean_at = 0.0
 
-    def __str__(self) -> str:
-        return self._name
-
     async def prepare(self, link: PostgresLink) -> None:
         """
         Create the table, if there is none, and see that it is ours.

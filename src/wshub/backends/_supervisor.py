@@ -228,7 +228,8 @@ class SupervisedBackend:
         if task.cancelled():
             if self._task is task:
                 self._turn("its supervisor was cancelled")
-        elif (error := task.exception()) is not None:
+        else:
+            error = task.exception()
             self._turn(f"its supervisor has failed: {error!r}")
             logger.error("the supervisor of %s has failed", self._name, exc_info=error)
 

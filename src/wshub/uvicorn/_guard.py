@@ -16,6 +16,7 @@ _OVERRIDDEN = (
     "data_received",
     "eof_received",
     "handle_close",
+    "handle_cont",
     "handle_parser_exception",
     "handle_ping",
     "keepalive_timeout",

@@ -132,10 +132,9 @@ class UvicornSink:
         """Let frames be written past the transport, if that holds nothing."""
         transport = self._protocol.transport
         held = transport.get_write_buffer_size()
-        if held and self._knows_when_full:
-            return
         # Of what it held before the manager took over, it will not tell that the last has gone.
-        if self._drained is not None and not self._drained.done():
+        is_told = not held or not self._knows_when_full
+        if is_told and self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
         if held or transport.is_closing():
             return

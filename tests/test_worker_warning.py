@@ -12,6 +12,7 @@ import pytest
 from tests.ports import free_port, is_free
 from wshub import ConnectionManager
 from wshub._servers import count_workers, warn_of_workers
+from wshub.auth import Tickets
 from wshub.testing import wait_until
 
 if TYPE_CHECKING:
@@ -59,13 +60,16 @@ def unwarned() -> Generator[None, None, None]:
 
 @pytest.mark.usefixtures("unwarned")
 def test_it_is_said_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """However many managers there are."""
+    """Of managers, however many there are, and of tickets."""
     monkeypatch.setattr(sys, "argv", ["/venv/bin/uvicorn", "main:app", "--workers", "2"])
     for _ in range(3):
         ConnectionManager()
-    (record,) = caplog.records
-    assert record.levelname == "WARNING"
-    assert "one of 2 workers" in record.getMessage()
+        Tickets()
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    texts = [record.getMessage() for record in caplog.records]
+    assert all("this is one of 2 workers" in text for text in texts)
+    assert "pass a backend that they share" in texts[0]
+    assert "others refuse its tickets; pass keys that they share" in texts[1]
 
 
 @pytest.mark.usefixtures("unwarned")

@@ -47,15 +47,15 @@ def count_workers(
 
 
 @cache
-def warn_of_workers() -> None:
-    """Warn, once in a process, if there are others that a backend in memory does not reach."""
+def warn_of_workers(problem: str, cure: str) -> None:
+    """Warn, once in a process, if there are others that know nothing of what is in its memory."""
     workers = count_workers()
     if workers > 1:
         logger.warning(
-            "this is one of %d workers, and its MemoryBackend reaches only the connections of "
-            "this one; pass a backend that they share, say ConnectionManager(backend="
-            "backend_from_url('redis://…')), or run one worker",
+            "this is one of %d workers, and its %s; pass %s, or run one worker",
             workers,
+            problem,
+            cure,
         )
 
 

@@ -30,7 +30,11 @@ class MemoryBackend:
 
     def attach(self, receiver: Receiver) -> None:
         """Take what the manager offers."""
-        warn_of_workers()
+        warn_of_workers(
+            "MemoryBackend reaches only the connections of this one",
+            "a backend that they share, say ConnectionManager(backend="
+            "backend_from_url('redis://…'))",
+        )
         self._deliver = receiver.deliver
 
     async def start(self) -> None:

@@ -7,6 +7,7 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 from wshub._clock import LoopClock
+from wshub._servers import warn_of_workers
 from wshub.exceptions import BackendUnavailable
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ __all__ = ("MemoryOneTimeKeys",)
 
 class MemoryOneTimeKeys:
     """
-    Keeps one-time keys in this process.
+    Keeps one-time keys in this process. Where a server was told to start several, it warns, once.
 
     Args:
         max_keys: Keys whose time is not over, spent ones included. Beyond them none is taken.
@@ -30,6 +31,10 @@ class MemoryOneTimeKeys:
     def __init__(self, *, max_keys: int = 100_000, clock: Clock | None = None) -> None:
         if max_keys < 1:
             raise ValueError(f"max_keys must be at least 1, not {max_keys!r}")
+        warn_of_workers(
+            "MemoryOneTimeKeys are taken by this one alone, so others refuse its tickets",
+            "keys that they share, say Tickets(one_time_keys_from_url('redis://…'))",
+        )
         self._max_keys = max_keys
         self._clock = clock or LoopClock()
         self._values: dict[str, str] = {}

@@ -12,6 +12,7 @@ from wshub._outbox import Outbox, OutboxHub, OutboxLink
 if TYPE_CHECKING:
     from wshub._batch import Batch
     from wshub._eager import Start
+    from wshub._farewell import Closure
     from wshub._flush import Flush
     from wshub._frames import FrameForm
     from wshub._sink import FrameSink
@@ -50,6 +51,11 @@ class FramedOutbox(Outbox):
         self._sink = sink
         self._flush = hub.flush
         self.pending = self._flush.empty
+
+    @property
+    def closure(self) -> Closure | None:
+        """How the connection has ended, if it has."""
+        return self._link.closure
 
     def has_room(self, outgoing: Outgoing) -> bool:
         """Whether it can be taken now; a batch that has no place for it leaves before."""

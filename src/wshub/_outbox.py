@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from wshub._clock import Clock, Timer
     from wshub._counters import Counters
     from wshub._eager import Start
+    from wshub._farewell import Closure
     from wshub._sink import EventSink
     from wshub.events import DropReason, EvictionReason
     from wshub.messages import Outgoing
@@ -80,7 +81,14 @@ class OutboxHub(Protocol):
 
 
 class OutboxLink(Protocol):
-    """What an outbox needs of the link it belongs to."""
+    """
+    What an outbox needs of the link it belongs to.
+
+    Attributes:
+        closure: How the connection has ended, if it has.
+    """
+
+    closure: Closure | None
 
     def evict(self, cause: EvictionReason, error: BaseException | None) -> None:
         """Give the peer up, which cannot be served any longer; `discard()` must follow."""

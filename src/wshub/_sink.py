@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from starlette.websockets import WebSocket
 
     from wshub._eager import Start
+    from wshub._farewell import Closure
     from wshub._frames import FrameForm
     from wshub.messages import Outgoing
 
@@ -138,6 +139,11 @@ class Held(Protocol):
 
     form: FrameForm
     descriptor: int
+
+    @property
+    def closure(self) -> Closure | None:
+        """How its connection has ended, if it has; the close frame may not have left yet."""
+        ...
 
     def flush(self) -> None:
         """Write what was collected in this turn."""

@@ -373,6 +373,24 @@ async def test_a_slow_reader_gets_everything_at_a_stop(fake_clock: FakeClock) ->
         assert (figures.sent, figures.dropped["closed"], figures.queued) == (5, 0, 0)
 
 
+async def test_who_is_told_to_go_is_not_told_to_come_back_by_a_stop() -> None:
+    """A close that waits behind what is queued leaves in the place of 1012."""
+    managed = ManagedApp(hold)
+    async with (
+        serve(managed, send_buffer=SEND_BUFFER) as server,
+        StalledClient(f"{server.ws}/ws") as client,
+    ):
+        (connection,) = await opened(managed)
+        await block(connection)
+        closing = asyncio.create_task(connection.close(4001, "banned"))
+        await until(lambda: connection.closed)
+        server.uvicorn.should_exit = True
+        last = (await frames_to_the_end(client))[-1]
+        assert (last.opcode, last.payload) == (Opcode.CLOSE, (4001).to_bytes(2) + b"banned")
+        await closing
+        await until(lambda: not server.connections)
+
+
 @pytest.mark.parametrize("reads", [0, 3])
 async def test_a_stop_waits_a_second_for_who_does_not_read(
     reads: int, fake_clock: FakeClock

@@ -163,6 +163,8 @@ class Peer:
         evicted: Why it was evicted.
     """
 
+    closure = None
+
     def __init__(self, network: Network) -> None:
         self.wire = Wire()
         self.evicted: list[EvictionReason] = []

@@ -212,7 +212,7 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
         self._sink.open()
 
     def shutdown(self) -> None:
-        """Say 1012 behind everything that waits."""
+        """Say 1012 behind everything that waits, or what was to be said there."""
         if self.conn.close_sent is not None and not self.close_sent:
             # It answered the peer's close frame, and the peer does not read the answer.
             self.stop_keepalive()
@@ -220,7 +220,14 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
             return
         self._pour()
         self._write_late_pong()
-        super().shutdown()
+        closure = None if self._held is None else self._held.closure
+        if closure is None or self.close_sent or self.transport.is_closing():
+            super().shutdown()
+        else:  # who is told to go away for good must not be told to come back
+            self.stop_keepalive()
+            self.conn.send_close(closure.code, closure.reason)
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.transport.close()
         self._sink.end()
 
     def connection_lost(self, exc: Exception | None) -> None:

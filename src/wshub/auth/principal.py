@@ -53,8 +53,8 @@ class Principal:
         scopes: object = self.scopes
         if isinstance(scopes, str):
             raise TypeError("scopes is a collection; pass scopes=frozenset({scope})")
-        session: object = self.session_id
-        if session is not None and not isinstance(session, str):
+        session = self.session_id
+        if not isinstance(session, str | None):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"session_id is a string, not {type(session).__name__}")
         if self.expires_at is not None and not isfinite(self.expires_at):
             raise ValueError(f"expires_at must be a finite number, not {self.expires_at!r}")

@@ -10,6 +10,9 @@ PORT ?= 8000
 ARGS ?=
 # Processes that run tests side by side: most of them wait. `make test JOBS=0` runs them in one.
 JOBS ?= 5
+# Thousands of tests beside each other on few processors: a deadline may pass for lack of time alone.
+# What fails twice is broken, and so is more than a few.
+AGAIN := --numprocesses 0 --last-failed --last-failed-no-failures none --maxfail 5
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -47,7 +50,9 @@ PARTIAL = $(if $(strip $(ARGS)),ARGS is set,$(if $(WSHUB_REQUIRE_BROWSER)$(BROWS
 test: $(VENV)/.stamp-test ## run all tests, with coverage; ARGS= goes to pytest
 	@echo '==> running the tests'
 	@rm -f .coverage .coverage.*
-	@$(PY) -m coverage run -m pytest --numprocesses $(JOBS) --dist worksteal $(ARGS)
+	@$(PY) -m coverage run -m pytest --numprocesses $(JOBS) --dist worksteal $(ARGS) $(if $(strip $(ARGS)),,|| { \
+	echo '==> once more, one at a time, what failed beside others'; \
+	$(PY) -m coverage run -m pytest $(AGAIN); })
 	@find . -maxdepth 1 -name '.coverage.*' -size 0 -delete # of servers that were killed
 	@$(PY) -m coverage combine --quiet
 	@$(if $(PARTIAL),echo '==> coverage (need not be complete: $(PARTIAL))';) \

@@ -55,6 +55,10 @@ class Wire:
         self._outbox: Held = outbox
         outbox.descriptor = self.descriptor
 
+    @property
+    def unsent_bytes(self) -> int:  # pragma: no cover  (only the slow runs wait for so long)
+        return len(self.held)
+
     def write(self, frames: bytes, /) -> asyncio.Future[None] | None:
         """Send what there is room for, and hold the rest."""
         if self.is_lost:

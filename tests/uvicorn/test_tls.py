@@ -63,7 +63,7 @@ async def test_it_ends_over_tls_as_without(
                 client.reset()
             else:
                 client.stop_reading()
-                await block(connection, "x" * 5_000_000)
+                await block(connection, "x" * 20_000_000)  # more than systems ever take in
                 closing = asyncio.create_task(connection.close(4000))
                 await fake_clock.advance(10)
                 await closing

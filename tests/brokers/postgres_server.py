@@ -263,10 +263,14 @@ def programs() -> Path:
     try:
         subprocess.run([PROGRAMS / "postgres", "-V"], check=True, capture_output=True, **owner())
     except PermissionError:  # pragma: no cover (in a home directory of root's)
-        directory = make_directory()
-        shutil.copytree(PROGRAMS.parent, directory, dirs_exist_ok=True)
+        directory, package = make_directory(), PROGRAMS.parents[1]
+        copy = directory / package.name / PROGRAMS.parent.name
+        shutil.copytree(PROGRAMS.parent, copy)
+        libraries = f"{package.name}.libs"  # of a wheel, where the programs look for them
+        if package.with_name(libraries).is_dir():
+            shutil.copytree(package.with_name(libraries), directory / libraries)
         directory.chmod(0o755)
-        return directory / "bin"
+        return copy / "bin"
     return PROGRAMS
 
 

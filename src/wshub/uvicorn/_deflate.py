@@ -17,6 +17,9 @@ __all__ = ("make_extensions", "window_bits_of")
 WINDOW_BITS = 12
 """As uvicorn has it: what a larger window saves on messages is little, its memory is not."""
 
+LEAST_BITS = 9
+"""Of windows that zlib can compress with."""
+
 
 def make_extensions() -> list[ServerPerMessageDeflateFactory]:
     """
@@ -42,4 +45,6 @@ def window_bits_of(connection: ServerProtocol) -> int:
         for extension in connection.extensions
         if isinstance(extension, PerMessageDeflate) and extension.local_no_context_takeover
     )
-    return next(bits, 0)
+    agreed = next(bits, 0)
+    # websockets before 17 agrees to 8, which zlib has not.
+    return agreed if agreed >= LEAST_BITS else 0

@@ -67,7 +67,7 @@ class NatsConnection(Client):
                 raise
             raise BrokerRefused(NOT_NATS) from error
         self._opened = True
-        assert self._reading_task is not None  # noqa: S101
+        assert self._reading_task is not None  # noqa: S101  (it is connected)
         self._reading_task.add_done_callback(self._finish)
 
     def drop(self) -> list[asyncio.Task[None]]:
@@ -87,7 +87,7 @@ class NatsConnection(Client):
         """Send commands, as they are; may wait until the socket takes more."""
         self.check()
         writer = self._writer()
-        assert writer is not None  # noqa: S101
+        assert writer is not None  # noqa: S101  (it was connected, and has not ended)
         writer.write(data)
         await writer.drain()
 
@@ -136,9 +136,9 @@ class NatsConnection(Client):
     async def _process_msg(
         self,
         sid: int,  # noqa: ARG002  (nats-py's)
-        subject: bytes,  # noqa: ARG002
-        reply: bytes,  # noqa: ARG002
+        subject: bytes,  # noqa: ARG002  (nats-py's)
+        reply: bytes,  # noqa: ARG002  (nats-py's)
         data: bytes,
-        headers: bytes | None,  # noqa: ARG002
+        headers: bytes | None,  # noqa: ARG002  (nats-py's)
     ) -> None:
         await self._take(data)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple
 
 from benchmarks.machine import cores
-from benchmarks.process import MeasurementFailed, Process, run_module
+from benchmarks.process import MeasurementFailed, Process, Processes, run_module
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from benchmarks.ways import Way
 
 __all__ = ("Pair", "Talked")
@@ -45,7 +42,7 @@ class Talked(NamedTuple):
     is_left_over: bool
 
 
-class Pair:
+class Pair(Processes):
     """
     Two workers on one processor, killed at the end of the block.
 
@@ -59,11 +56,11 @@ class Pair:
     """
 
     def __init__(self, way: Way, broker: str, size: int) -> None:
+        super().__init__()
         server_core, load_core = cores()
         self._dialect = way.dialect
         self._path = way.path
         self._size = size
-        self._stack = ExitStack()
         self._load = self._stack.enter_context(
             Process(*run_module("benchmarks.load"), core=load_core)
         )
@@ -74,17 +71,6 @@ class Pair:
         ]
         self._ports: list[int] = []
         self._speakers = self._audience = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._stack.close()
 
     def connect(self, rooms: int, members: int) -> None:
         """Put `members` clients of either worker into each room; wait until they are in."""

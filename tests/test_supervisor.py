@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from copy import deepcopy
 from typing import TYPE_CHECKING
 
@@ -474,6 +474,22 @@ async def test_a_connection_that_held_makes_the_next_attempt_quick(
         await until(lambda: len(worker.events) == 10)
         regains = [event for event in worker.events if isinstance(event, BackendRegained)]
         assert regains[4].gap < 0.2
+
+
+async def test_workers_do_not_come_back_all_at_once(server: Server) -> None:
+    """A server that has just returned has not all of them to answer in the same moment."""
+    workers = []
+    async with AsyncExitStack() as stack:
+        for _ in range(8):
+            worker = Worker(backend := FakeBackend(server))
+            workers.append(await stack.enter_async_context(worker.running()))
+            backend._pauses = 4
+        server.drop(ConnectionError("gone"))
+        await until(lambda: all(len(worker.events) == 2 for worker in workers))
+        events = [worker.events[1] for worker in workers]
+        gaps = [event.gap for event in events if isinstance(event, BackendRegained)]
+        assert len(gaps) == 8
+        assert max(gaps) - min(gaps) > 0.1
 
 
 async def test_a_server_that_refuses_later_is_an_outage(server: Server) -> None:

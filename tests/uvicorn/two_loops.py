@@ -28,7 +28,7 @@ class TwoLoops:
     """The two parts of it, on one manager."""
 
     def __init__(self) -> None:
-        outbox = OutboxOptions(flush_interval=0.05)  # else a turn that ends is never in the middle
+        outbox = OutboxOptions(flush_interval=0.5)  # else a turn that ends is never in the middle
         self.managed = ManagedApp(hold, ConnectionManager(outbox=outbox))
         self.left = AsyncExitStack()
         self.sender: asyncio.Task[None] | None = None

@@ -384,7 +384,9 @@ async def test_who_is_told_to_go_is_not_told_to_come_back_by_a_stop() -> None:
         await block(connection)
         closing = asyncio.create_task(connection.close(4001, "banned"))
         await until(lambda: connection.closed)
+        (protocol,) = server.uvicorn.server_state.connections
         server.uvicorn.should_exit = True
+        await until(protocol.transport.is_closing)
         last = (await frames_to_the_end(client))[-1]
         assert (last.opcode, last.payload) == (Opcode.CLOSE, (4001).to_bytes(2) + b"banned")
         await closing

@@ -88,8 +88,9 @@ class Crowd:
         with suppress(EOFError, ConnectionError):
             async with DeadClient(f"{self._server.ws}/ws") as client:
                 for _ in range(self._chance.randrange(4)):
-                    if (await client.read_frame()).opcode == Opcode.CLOSE:  # pragma: no cover
-                        return  # whether any client sees one is a matter of chance
+                    frame = await client.read_frame()
+                    if frame.opcode == Opcode.CLOSE:  # pragma: no cover  (a matter of chance)
+                        return
                 await self._go(client, way)
 
     async def _go(self, client: DeadClient, way: str) -> None:

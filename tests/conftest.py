@@ -17,7 +17,7 @@ from wshub.testing import server
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-pytest_plugins = ["wshub.testing.fixtures", "tests.brokers.fixtures"]
+pytest_plugins = ["wshub.testing.fixtures", "tests.brokers.fixtures", "tests.fake_broker"]
 
 IMPLEMENTATIONS: tuple[str, ...] = ("websockets-sansio", "wsproto", "websockets")
 if "WSHUB_TEST_WS" in os.environ:  # pragma: no cover  (measured without)

@@ -48,3 +48,14 @@ async def echo(connection: Connection) -> None:
     """Send every message back."""
     async for message in connection:
         await connection.send(message)
+
+
+async def hold(connection: Connection) -> None:
+    """Receive until the end."""
+    async for _ in connection:
+        pass
+
+
+async def hear_nothing(connection: Connection) -> None:
+    """Receive until the end, and nothing before it."""
+    assert [message async for message in connection] == []

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 
-from tests.managed import ManagedApp
+from tests.managed import ManagedApp, hear_nothing
 from wshub import Connection, ConnectionManager, OutboxOptions
 from wshub.testing import StalledClient, live_server, until
 
@@ -30,11 +30,6 @@ SEND_BUFFER = 4096
 SEND_TIMEOUT = 10.0
 
 
-async def hold(connection: Connection) -> None:
-    """Receive until the end."""
-    assert [message async for message in connection] == []
-
-
 def open_files() -> int:
     """Return how many descriptors this process has open."""
     return sum(1 for _ in Path("/dev/fd").iterdir())
@@ -46,7 +41,7 @@ async def serve(
 ) -> AsyncIterator[tuple[LiveServer, ManagedApp]]:
     """Serve peers with send buffers that are full soon."""
     outbox = OutboxOptions(max_messages=5, max_bytes=10**7, send_timeout=send_timeout)
-    managed = ManagedApp(hold, ConnectionManager(outbox=outbox, clock=clock))
+    managed = ManagedApp(hear_nothing, ConnectionManager(outbox=outbox, clock=clock))
     async with live_server(managed.app, ws=ws, send_buffer=SEND_BUFFER, **options) as server:
         yield server, managed
 

@@ -301,7 +301,7 @@ TROUBLES: dict[str, dict[str, Any]] = {
     "no list": {"body": b"{}"},
     "none usable": {"body": b'{"keys": [{"kty": "nonsense"}]}'},
     "too many": {"body": json.dumps({"keys": [{}] * 101}).encode()},
-    "too long": {"body": b"x" * 5000},
+    "too long": {"body": json.dumps({"keys": [jwk(PRIVATE, "k1")]}).encode() + b" " * 4096},
 }
 
 

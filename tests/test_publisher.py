@@ -18,7 +18,7 @@ import pytest
 from celery import Celery
 
 import wshub.publisher as publisher_module
-from tests.brokers.kinds import KINDS, SIMPLE
+from tests.brokers.kinds import REDIS, SIMPLE
 from tests.brokers.site import Site
 from wshub import BackendRefused, BackendUnavailable, ConnectionManager, InvalidUserId
 from wshub.backends import MemoryBackend
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from wshub.messages import Audience, Envelope
 
 ROOT = Path(__file__).parents[1]
-REDIS = KINDS[0]
 
 
 @pytest.fixture

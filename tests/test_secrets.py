@@ -28,6 +28,7 @@ from wshub.auth import (
     redact_queries,
     ticket,
 )
+from wshub.auth.source import Found
 from wshub.backends import backend_from_url, one_time_keys_from_url
 from wshub.rejections import RejectionHandler
 from wshub.testing import FaultySink, connect, live_server, refusal, until
@@ -155,6 +156,12 @@ async def test_a_handler_that_fails_over_a_message(caplog: pytest.LogCaptureFixt
             raise KeyError(message)
     assert "KeyError; closing with 1011" in caplog.text
     assert message not in caplog.text
+
+
+def test_a_credential_that_was_found_is_not_shown() -> None:
+    """Tools print what is in the frames of a traceback."""
+    hidden = secret()
+    assert hidden not in repr(Found(hidden, cookie("session")))
 
 
 def test_the_search_finds_what_is_told(nothing_secret_is_logged: Eavesdropper) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from fastapi import FastAPI, WebSocket
 
-from tests.managed import ManagedApp, echo
+from tests.managed import ManagedApp, echo, hold
 from wshub import ConnectionClosed, ConnectionManager, OutboxFull, OutboxOptions
 from wshub.testing import Opcode, StalledClient, connect, live_server, until
 
@@ -18,12 +18,6 @@ if TYPE_CHECKING:
 
 BLOCK = "x" * 1_000_000
 """Larger than any socket buffer of these tests leaves room for twice."""
-
-
-async def hold(connection: Connection) -> None:
-    """Receive until the end."""
-    while True:
-        await connection.receive()
 
 
 def managed_with(**options: object) -> ManagedApp:

@@ -18,7 +18,7 @@ import uvloop
 from fastapi import FastAPI, WebSocket
 from websockets.sync.client import connect as connect_blocking
 
-from tests.managed import ManagedApp, echo
+from tests.managed import ManagedApp, echo, hold
 from tests.ports import is_free
 from wshub.testing import (
     FakeClock,
@@ -38,19 +38,12 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
-    from wshub import Connection
 
 pytest_plugins = ["pytester"]
 
 
 def live_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "wshub live server"]
-
-
-async def hold(connection: Connection) -> None:
-    """Receive until the end."""
-    while True:
-        await connection.receive()
 
 
 async def start_badly(scope: Scope, receive: Receive, send: Send) -> None:

@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tests.managed import ManagedApp, echo
+from tests.managed import ManagedApp, echo, hold
 from wshub.testing import (
     DeadClient,
     Frame,
@@ -31,8 +31,6 @@ from wshub.testing import (
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
-
-    from wshub import Connection
 
 
 NO_CLOSE_FRAME = (1005, 1006)
@@ -63,12 +61,6 @@ async def listening(
     async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         yield f"ws://127.0.0.1:{port}", ends
-
-
-async def hold(connection: Connection) -> None:
-    """Receive until the end."""
-    while True:
-        await connection.receive()
 
 
 async def repeat(step: Callable[[], Awaitable[None]]) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from tests.brokers.kinds import KINDS, Broker, Kind, OwnBroker
+from tests.brokers.kinds import KINDS, NATS, POSTGRES, Broker, Kind, OwnBroker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
+
+    from tests.brokers.postgres_server import PostgresServer
 
 
 def demand(kind: Kind, *, own: bool = False) -> None:
@@ -59,6 +61,26 @@ def started() -> Generator[Callable[[Kind], Broker], None, None]:
 def broker(kind: Kind, started: Callable[[Kind], Broker]) -> Broker:
     """A server that other tests use, too."""
     return started(kind)
+
+
+@pytest.fixture
+def nats(started: Callable[[Kind], Broker]) -> Broker:
+    """A NATS server that other tests use, too."""
+    return started(NATS)
+
+
+@pytest.fixture
+def postgres(started: Callable[[Kind], Broker]) -> PostgresServer:
+    """A PostgreSQL server that other tests use, too."""
+    return cast("PostgresServer", started(POSTGRES))
+
+
+@pytest.fixture
+def guest(postgres: PostgresServer, prefix: str) -> str:
+    """The URL for a role that may do nothing but log in."""
+    postgres.ask(f"CREATE ROLE {prefix} LOGIN PASSWORD 'guest'")
+    at = postgres.url.rpartition("@")[2]
+    return f"postgresql://{prefix}:guest@{at}"
 
 
 @pytest.fixture

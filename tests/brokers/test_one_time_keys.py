@@ -11,7 +11,7 @@ import pytest
 from starlette.requests import HTTPConnection
 
 from tests.brokers.fixtures import demand
-from tests.brokers.kinds import KINDS, SIMPLE
+from tests.brokers.kinds import NATS, POSTGRES, SIMPLE
 from tests.brokers.nats_server import NatsServer, connected
 from wshub import BackendUnavailable
 from wshub.auth import InvalidCredential, Principal, Tickets
@@ -209,11 +209,6 @@ def test_what_are_no_keys(url: str, options: dict[str, Any], text: str) -> None:
     """Mistakes are told when they are made."""
     with pytest.raises(ValueError, match=text):
         make(url, **options)
-
-
-POSTGRES, NATS = (
-    next(kind for kind in KINDS if kind.name == name) for name in ("postgres", "nats")
-)
 
 
 @pytest.mark.parametrize("kind", [POSTGRES], ids=["postgres"], scope="session", indirect=True)

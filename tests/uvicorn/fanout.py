@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from wshub.testing import Opcode, frame, live_server, until
+from wshub.testing import Opcode, StalledClient, frame, live_server, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncGenerator, Callable, Iterator
 
     from tests.managed import ManagedApp
     from wshub import Connection
@@ -51,6 +51,19 @@ async def opened(managed: ManagedApp, count: int = 1) -> list[Connection]:
     """Return the connections once there are so many."""
     await until(lambda: len(managed.opened) == count)
     return managed.opened
+
+
+@asynccontextmanager
+async def stalling(
+    managed: ManagedApp, **options: Any
+) -> AsyncGenerator[tuple[LiveServer, StalledClient, Connection], None]:
+    """Serve `managed` to one client that reads only when it is told to."""
+    async with (
+        serve(managed, send_buffer=SEND_BUFFER, **options) as server,
+        StalledClient(f"{server.ws}/ws") as client,
+    ):
+        (connection,) = await opened(managed)
+        yield server, client, connection
 
 
 async def fill_to_the_brim(connection: Connection) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.managed import ManagedApp
+from tests.managed import ManagedApp, hear_nothing
 from tests.uvicorn.bait import Bait
 from tests.uvicorn.fanout import SEND_BUFFER, serve
 from tests.uvicorn.wires import Network
@@ -23,15 +23,9 @@ from wshub.testing import DeadClient, Opcode, until
 from wshub.uvicorn._sink import UvicornSink
 
 if TYPE_CHECKING:
-    from wshub import Connection
     from wshub.testing import LiveServer
 
 ROOT = Path(__file__).parents[2]
-
-
-async def hold(connection: Connection) -> None:
-    """Receive nothing until the end."""
-    assert [message async for message in connection] == []
 
 
 # --- descriptors: the number of a socket that was closed is soon that of another
@@ -118,7 +112,7 @@ async def test_a_frame_never_reaches_another_socket(monkeypatch: pytest.MonkeyPa
 
     Whatever takes the place of a socket gets nothing that was meant for it.
     """
-    bait, managed = Bait(), ManagedApp(hold)
+    bait, managed = Bait(), ManagedApp(hear_nothing)
     manager = managed.manager
     async with serve(managed, send_buffer=SEND_BUFFER) as server:
         crowd = Crowd(server, managed)

@@ -13,7 +13,7 @@ from fastapi import FastAPI, WebSocket
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.managed import ManagedApp
+from tests.managed import ManagedApp, hear_nothing
 from tests.uvicorn.fanout import (
     FANOUT,
     descriptor_of,
@@ -38,11 +38,6 @@ if TYPE_CHECKING:
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
-async def hold(connection: Connection) -> None:
-    """Receive nothing until the end."""
-    assert [message async for message in connection] == []
-
-
 def text(message: str) -> bytes:
     """Return a frame as a server sends it."""
     return frame(Opcode.TEXT, message.encode(), mask=False)
@@ -53,7 +48,7 @@ def text(message: str) -> bytes:
 
 async def test_all_of_a_turn_leaves_in_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
     """Broadcasts, personal messages and the WebSocket's own, in the order of their calls."""
-    managed = ManagedApp(hold)
+    managed = ManagedApp(hear_nothing)
     manager = managed.manager
     async with serve(managed) as server, connect(f"{server.ws}/ws", compression=None) as client:
         (connection,) = await opened(managed)
@@ -105,7 +100,7 @@ async def test_what_was_sent_in_a_turn_leaves_before_the_peer_is_answered(
     end: bytes | None,
 ) -> None:
     """Its close frame, an error of its own, and the end of what it sends."""
-    managed = ManagedApp(hold)
+    managed = ManagedApp(hear_nothing)
     async with serve(managed) as server, HalfOpenClient(f"{server.ws}/ws") as client:
         (connection,) = await opened(managed)
         protocol = protocol_of(server)
@@ -124,7 +119,7 @@ async def test_what_was_sent_in_a_turn_leaves_before_the_peer_is_answered(
 
 async def test_nothing_follows_the_answer_to_a_close_frame() -> None:
     """Also if that leaves together with the answer to a ping before it (RFC 6455 §5.5.1)."""
-    managed = ManagedApp(hold)
+    managed = ManagedApp(hear_nothing)
     async with serve(managed) as server, RawClient(f"{server.ws}/ws") as client:
         await opened(managed)
         await managed.manager.broadcast("last")
@@ -142,7 +137,7 @@ async def test_an_error_in_a_turn_is_in_nobodys_way(
         monkeypatch.undo()
         raise MemoryError
 
-    managed = ManagedApp(hold)
+    managed = ManagedApp(hear_nothing)
     async with serve(managed) as server, AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(RawClient(f"{server.ws}/ws")) for _ in range(3)]
         await opened(managed, 3)
@@ -164,7 +159,7 @@ async def test_a_broadcast_is_framed_once(monkeypatch: pytest.MonkeyPatch) -> No
         return encode_frame(data, form)
 
     monkeypatch.setattr("wshub.messages.encode_frame", note)
-    managed = ManagedApp(hold)
+    managed = ManagedApp(hear_nothing)
     async with serve(managed) as server, AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(RawClient(f"{server.ws}/ws")) for _ in range(10)]
         await opened(managed, 10)
@@ -183,7 +178,7 @@ async def test_flush_interval_collects_for_longer(
 ) -> None:
     """What is sent within it leaves in one write, a close at once."""
     outbox = OutboxOptions(flush_interval=0.5)
-    managed = ManagedApp(hold, ConnectionManager(outbox=outbox, clock=fake_clock))
+    managed = ManagedApp(hear_nothing, ConnectionManager(outbox=outbox, clock=fake_clock))
     async with (
         serve(managed) as server,
         RawClient(f"{server.ws}/ws") as client,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trustme
 
-from tests.managed import ManagedApp
+from tests.managed import ManagedApp, hear_nothing
 from tests.uvicorn.fanout import FANOUT, SEND_BUFFER, block, descriptor_of, held_by, opened, serve
 from tests.uvicorn.wire import open_wire
 from wshub import ConnectionManager, Limits, OutboxOptions
@@ -18,11 +18,6 @@ from wshub.testing import Opcode, connect, frame, live_server, until
 if TYPE_CHECKING:
     from wshub import Connection
     from wshub.testing import FakeClock
-
-
-async def hold(connection: Connection) -> None:
-    """Receive nothing until the end."""
-    assert [message async for message in connection] == []
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +38,7 @@ async def test_it_ends_over_tls_as_without(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Nothing is written past what encrypts, and a transport that has ended is left alone."""
-    managed = ManagedApp(hold, ConnectionManager(clock=fake_clock))
+    managed = ManagedApp(hear_nothing, ConnectionManager(clock=fake_clock))
     path, context = certificate
     async with serve(managed, ssl_certfile=path) as server:
         url = f"wss://localhost:{server.port}/ws"
@@ -81,7 +76,7 @@ async def test_a_message_over_tls_may_be_longer_than_what_the_transport_takes(
     certificate: tuple[str, ssl.SSLContext],
 ) -> None:
     """What is put meanwhile waits, and comes in order."""
-    managed = ManagedApp(hold)
+    managed = ManagedApp(hear_nothing)
     path, context = certificate
     async with serve(managed, ssl_certfile=path) as server:
         url = f"wss://localhost:{server.port}/ws"
@@ -108,7 +103,7 @@ async def test_who_leaves_over_tls_before_it_was_accepted(
     """Its seat is free again, and no error is left."""
     path, context = certificate
     gate = asyncio.Event()
-    managed = ManagedApp(hold, ConnectionManager(limits=Limits(connections=1)))
+    managed = ManagedApp(hear_nothing, ConnectionManager(limits=Limits(connections=1)))
 
     async def call_late(scope: Any, receive: Any, send: Any) -> None:
         if scope["query_string"] == b"late":
@@ -169,7 +164,7 @@ async def test_a_slow_reader_over_tls_gets_everything_at_a_stop(
     path, context = certificate
     outbox = OutboxOptions(send_timeout=100, max_bytes=10_000_000)
     manager = ConnectionManager(outbox=outbox, clock=fake_clock)
-    managed = ManagedApp(hold, manager)
+    managed = ManagedApp(hear_nothing, manager)
     options = {"ssl_certfile": path, "send_buffer": SEND_BUFFER, "timeout_graceful_shutdown": None}
     async with serve(managed, **options) as server:
         url = f"wss://localhost:{server.port}/ws?"

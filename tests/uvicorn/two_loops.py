@@ -10,18 +10,13 @@ from typing import Any
 
 import uvloop
 
-from tests.managed import ManagedApp
+from tests.managed import ManagedApp, hear_nothing
 from tests.uvicorn.bait import Bait
 from tests.uvicorn.fanout import SEND_BUFFER, block, opened, serve
-from wshub import Connection, ConnectionManager, OutboxOptions
+from wshub import ConnectionManager, OutboxOptions
 from wshub.testing import StalledClient, connect
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
-
-
-async def hold(connection: Connection) -> None:
-    """Receive nothing until the end."""
-    assert [message async for message in connection] == []
 
 
 class TwoLoops:
@@ -29,7 +24,7 @@ class TwoLoops:
 
     def __init__(self) -> None:
         outbox = OutboxOptions(flush_interval=0.5)  # else a turn that ends is never in the middle
-        self.managed = ManagedApp(hold, ConnectionManager(outbox=outbox))
+        self.managed = ManagedApp(hear_nothing, ConnectionManager(outbox=outbox))
         self.left = AsyncExitStack()
         self.sender: asyncio.Task[None] | None = None
 

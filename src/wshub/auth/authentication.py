@@ -44,7 +44,7 @@ def authenticate(
     `first_message()` had to accept it. Without a credential, or with one that is worth nothing, a
     WebSocket is refused with 3000 (HTTP 401 with a `RejectionHandler`, else 403) and an HTTP
     request with 401; with a cookie from the wrong page with 3003, HTTP 403. The client learns no
-    more; the _logger `wshub` says who came, whereto, and what was wrong, but no credential.
+    more; the logger `wshub` says who came, whereto, and what was wrong, but no credential.
 
     Args:
         source: Where to look: `cookie("session")`, `first_of(…)`, or one of FastAPI's security

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, WebSocket
 
-from wshub import Connection, ConnectionManager
+from wshub import Connection, ConnectionClosed, ConnectionManager
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -42,6 +43,34 @@ class ManagedApp:
             self.outcomes.append(error)
             raise
         self.outcomes.append(None)
+
+
+class Late:
+    """
+    An app whose handlers receive when they are told to.
+
+    Attributes:
+        got: What was received.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self.managed = ManagedApp(self._receive, ConnectionManager(**options))
+        self.manager = self.managed.manager
+        self.got: list[str | bytes] = []
+        self._leave = asyncio.Semaphore(0)
+
+    async def _receive(self, connection: Connection) -> None:
+        try:
+            while True:
+                await self._leave.acquire()
+                self.got.append(await connection.receive())
+        except ConnectionClosed:
+            pass
+
+    def receive(self, count: int) -> None:
+        """Let so many messages be received."""
+        for _ in range(count):
+            self._leave.release()
 
 
 async def echo(connection: Connection) -> None:

@@ -11,7 +11,7 @@ import jwt
 from fastapi import APIRouter, Depends, FastAPI, WebSocket
 from websockets.exceptions import InvalidStatus
 
-from tests.test_docs import ROOT, run, table_of
+from tests.documentation import ROOT, run, table_of
 from wshub.auth import OriginPolicy, authenticate, query
 from wshub.exceptions import forbidden
 from wshub.testing import connect, live_server, refusal, until

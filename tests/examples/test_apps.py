@@ -59,8 +59,9 @@ def test_page_is_bound_to_no_place(page: Path) -> None:
 # --- auth
 
 
-async def test_auth_from_log_in_to_log_out(ws: str) -> None:
+async def test_auth_from_log_in_to_log_out(ws: str, caplog: pytest.LogCaptureFixture) -> None:
     """A password begins a session, a ticket connects, a token refreshes, the log-out closes."""
+    caplog.set_level("INFO")
     async with (
         live_server(auth_app, ws=ws, access_log=False) as server,
         httpx.AsyncClient(base_url=server.http, headers={"Origin": server.http}) as http,
@@ -83,11 +84,15 @@ async def test_auth_from_log_in_to_log_out(ws: str) -> None:
             await client.send_json({"type": "refresh", "token": token})
             await client.send_json({"type": "say", "text": "hello"})
             assert await client.receive_json() == {"type": "said", "name": "ana", "text": "hello"}
+            session = http.cookies["session"]
             await http.post("/logout")
             assert await client.closed() == (3000, "logged out")
         async with connect(f"{server.ws}/ws?ticket={ticket}", origin=server.http) as client:
             assert await client.closed() == (3000, "invalid credential")
         assert (await http.post("/ticket")).status_code == 401
+        http.cookies.set("session", session)  # a copy that somebody kept
+        assert (await http.post("/ticket")).status_code == 401
+    assert ticket not in caplog.text
 
 
 # --- echo

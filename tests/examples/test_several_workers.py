@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.async_api import expect
 
-from tests.examples.test_pages import conversation, introduce, send
+from tests.examples.pages import conversation, introduce, send
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable

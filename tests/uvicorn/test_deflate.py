@@ -1,17 +1,14 @@
-"""permessage-deflate: what is agreed upon, who gets which frame, and what a bomb costs."""
+"""permessage-deflate: what is agreed upon, and who gets which frame."""
 
 from __future__ import annotations
 
-import asyncio
 import random
-import tracemalloc
 import zlib
 from contextlib import AsyncExitStack
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
-from fastapi import FastAPI, WebSocket
 
 from tests.managed import ManagedApp, echo
 from tests.uvicorn.cases import closing
@@ -20,6 +17,7 @@ from tests.uvicorn.wire import (
     Head,
     Wire,
     answered,
+    code_of,
     deflate,
     frames_of,
     inflate,
@@ -27,13 +25,11 @@ from tests.uvicorn.wire import (
 )
 from tests.uvicorn.witness import ECHOES, FANOUT, STOCK, Witness
 from wshub import ConnectionManager, OutboxOptions, _frames
-from wshub.testing import Frame, LiveServer, Opcode, frame, live_server, until
-from wshub.uvicorn import FanoutProtocol
+from wshub.testing import Frame, Opcode, frame, live_server, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Sequence
 
-    from wshub import Connection
 
 CONT, TEXT, BINARY, CLOSE, PING, PONG = Opcode
 
@@ -305,11 +301,6 @@ async def send_all(ws: str) -> dict[str, tuple[list[Frame], object]]:
     return told
 
 
-def code_of(payload: bytes) -> int:
-    """Return the code in the payload of a close frame."""
-    return int.from_bytes(payload[:2])
-
-
 async def test_what_clients_compress_means_the_same() -> None:
     """However it is compressed and cut into frames, or refused."""
     assert await send_all(FANOUT) == await send_all(STOCK)
@@ -420,146 +411,3 @@ async def _check_sizes(
     assert bits == [0] * 2 * len(plain) + [COMPRESSED] * 2 * len(compressed)
     payloads = [found.payload for found in inflate(client.received)]
     assert payloads == [kind * size for size in sizes for kind in (b"a", b"b")]
-
-
-# --- bombs
-
-
-MIB = 1024 * 1024
-BIG = 64 * MIB
-LIMITED: dict[str, Any] = {"ws_max_size": MIB}
-BOMBS = 100
-BOMB = frame(BINARY, deflate(bytes(MIB)), reserved=COMPRESSED)
-"""A message of the limit, a thousandth as long."""
-
-FEW = 16 * MIB
-"""What is more than one slice that was read, inflated, and what is read ahead."""
-
-
-@pytest.fixture
-def traced() -> Iterator[Callable[[], int]]:
-    """What tells the most bytes that were allocated at a time since the last time, above now."""
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
-
-        def peak() -> int:
-            nonlocal before
-            most = tracemalloc.get_traced_memory()[1] - before
-            tracemalloc.reset_peak()
-            before = tracemalloc.get_traced_memory()[0]
-            return most
-
-        yield peak
-    finally:
-        tracemalloc.stop()
-
-
-@pytest.mark.parametrize("path", ECHOES)
-@pytest.mark.parametrize("fragments", [1, 3])
-async def test_a_bomb_is_refused_before_it_is_inflated(
-    path: str, fragments: int, traced: Callable[[], int]
-) -> None:
-    """1009, and no more memory than the limit takes."""
-    bomb = deflate(bytes(BIG))
-    size = len(bomb) // fragments + 1
-    parts = [bomb[start : start + size] for start in range(0, len(bomb), size)]
-    sent = b"".join(
-        frame(
-            CONT if number else TEXT,
-            part,
-            fin=number == fragments - 1,
-            reserved=0 if number else COMPRESSED,
-        )
-        for number, part in enumerate(parts)
-    )
-    witness = Witness()
-    async with (
-        live_server(witness.app, ws=FANOUT, **LIMITED) as server,
-        open_wire(server.ws + path, {"Sec-WebSocket-Extensions": OFFER}) as wire,
-    ):
-        traced()
-        await wire.send(sent)
-        await wire.read_frames(1)
-        assert traced() < FEW
-        ((found, _),) = frames_of(wire.received)
-        assert found.opcode == CLOSE
-        assert code_of(found.payload) == 1009
-        await until(lambda: witness.saw)
-    ((code, _),) = cast("list[tuple[int, str]]", witness.saw[0])
-    assert code == 1009
-
-
-async def test_many_bombs_in_a_row_are_inflated_as_they_are_taken(
-    traced: Callable[[], int],
-) -> None:
-    """A handler that is busy holds up all but a few of them, and gets them all in the end."""
-    release, sizes = asyncio.Event(), list[int]()
-
-    async def be_busy(connection: Connection) -> None:
-        await release.wait()
-        async for message in connection:
-            sizes.append(len(message))
-
-    managed = ManagedApp(be_busy)
-    async with (
-        live_server(managed.app, ws=FANOUT, **LIMITED) as server,
-        open_wire(f"{server.ws}/ws?", {"Sec-WebSocket-Extensions": OFFER}) as wire,
-    ):
-        await until(lambda: managed.opened)
-        traced()
-        await wire.send(BOMB * BOMBS + frame(PING))
-        await until(lambda: protocol_of(server).read_paused)
-        assert managed.manager.statistics().received < 10
-        release.set()
-        await wire.read_frames(1)
-        await until(lambda: len(sizes) == BOMBS)
-        assert traced() < FEW
-    assert sizes == [MIB] * BOMBS
-
-
-@pytest.mark.parametrize("managed", [True, False])
-async def test_bombs_that_come_before_they_are_wanted(
-    managed: bool,  # noqa: FBT001
-    traced: Callable[[], int],
-) -> None:
-    """The same while the app has not accepted, has no manager yet, and where it never has one."""
-    asked, accept, begin = asyncio.Event(), asyncio.Event(), asyncio.Event()
-    app, manager, sizes = FastAPI(), ConnectionManager(), list[int]()
-
-    @app.websocket("/ws")
-    async def handle(websocket: WebSocket) -> None:
-        asked.set()
-        await accept.wait()
-        await websocket.accept()
-        await begin.wait()
-        if managed:
-            async with manager.connection(websocket) as connection:
-                async for message in connection:
-                    sizes.append(len(message))
-        else:
-            async for data in websocket.iter_bytes():
-                sizes.append(len(data))
-
-    async with (
-        live_server(app, ws=FANOUT, **LIMITED) as server,
-        open_wire(f"{server.ws}/ws?", {"Sec-WebSocket-Extensions": OFFER}, wait=False) as wire,
-    ):
-        await until(asked.is_set)
-        traced()
-        await wire.send(BOMB * BOMBS + frame(PING))
-        await until(lambda: protocol_of(server).read_paused)
-        accept.set()
-        await wire.hear()
-        begin.set()
-        await wire.read_frames(1)
-        await until(lambda: len(sizes) == BOMBS)
-        assert traced() < FEW
-    assert sizes == [MIB] * BOMBS
-
-
-def protocol_of(server: LiveServer) -> Any:
-    """Return the one WebSocket that is connected, as the server sees it."""
-    connections = server.uvicorn.server_state.connections
-    (protocol,) = (found for found in connections if isinstance(found, FanoutProtocol))
-    return protocol

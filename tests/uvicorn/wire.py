@@ -22,6 +22,7 @@ __all__ = (
     "Received",
     "Wire",
     "answered",
+    "code_of",
     "deflate",
     "frames_of",
     "inflate",
@@ -254,3 +255,8 @@ def inflate(data: bytes, *, window_bits: int = 15, takeover: bool = True) -> lis
             assert reserved == 0
             frames.append(found)
     return frames
+
+
+def code_of(payload: bytes) -> int | None:
+    """Return the code in the payload of a close frame."""
+    return int.from_bytes(payload[:2]) if payload else None

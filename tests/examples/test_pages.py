@@ -196,3 +196,4 @@ async def test_auth_page_refreshes(tabs: Tabs, monkeypatch: pytest.MonkeyPatch) 
         )
         await send(stays, "still here")
         await expect(stays.get_by_role("listitem")).to_have_text(["ana: still here"])
+        await stays.close()  # a refresh under way when the server ends is an error on the console

@@ -93,14 +93,17 @@ async def test_a_blocked_peer_that_closes_gets_the_answer_last(pings: int) -> No
     assert str(connection.closed) == "connection closed by the peer with 4000"
 
 
-async def test_pongs_go_before_the_close_frame_of_who_lies() -> None:
-    """The same when the peer breaks the protocol."""
+@pytest.mark.parametrize(
+    "last", [frame(Opcode.CLOSE, (4000).to_bytes(2)), b"\xff\xff"], ids=["closes", "lies"]
+)
+async def test_a_pong_that_waits_goes_before_the_close_frame(last: bytes) -> None:
+    """That which answers the peer's, and that for a peer that breaks the protocol."""
     managed = ManagedApp(hold)
     async with stalling(managed) as (_, client, connection):
         await block(connection)
         await client.send_bytes(frame(Opcode.PING, b"?") + frame(Opcode.TEXT, b"behind it"))
         await until(lambda: managed.manager.statistics().received)
-        await client.send_bytes(b"\xff\xff")
+        await client.send_bytes(last)
         await until(lambda: connection.closed)
         opcodes = [frame.opcode for frame in await frames_to_the_end(client)]
         assert opcodes[-2:] == [Opcode.PONG, Opcode.CLOSE]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ssl
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
-import trustme
 
 from tests.uvicorn.cases import CASES, LIMIT, TIGHT, TIGHT_LIMIT, Case, closing
 from tests.uvicorn.wire import Head, answered, code_of, frames_of, open_wire
@@ -21,8 +19,8 @@ from wshub.testing import (
 )
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Mapping
-    from pathlib import Path
 
 
 TEXT, CLOSE, PING, PONG = Opcode.TEXT, Opcode.CLOSE, Opcode.PING, Opcode.PONG
@@ -111,23 +109,13 @@ async def test_it_does_the_same_byte_by_byte(about: str) -> None:
 # --- over TLS
 
 
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SSLContext]:
-    """A certificate with its key, and what a client needs to trust it."""
-    authority, context = trustme.CA(), ssl.create_default_context()
-    authority.configure_trust(context)
-    path = tmp_path_factory.mktemp("certificate") / "localhost.pem"
-    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(path))
-    return path, context
-
-
 @pytest.mark.parametrize("about", CASES)
 async def test_it_does_the_same_over_tls(
-    about: str, certificate: tuple[Path, ssl.SSLContext]
+    about: str, certificate: tuple[str, ssl.SSLContext]
 ) -> None:
     """What is encrypted is the same."""
     path, context = certificate
-    options: dict[str, Any] = {"settings": {"ssl_certfile": str(path)}, "context": context}
+    options: dict[str, Any] = {"settings": {"ssl_certfile": path}, "context": context}
     ours = await stories(CASES[about], FANOUT, **options)
     assert ours == await stories(CASES[about], STOCK, **options)
 

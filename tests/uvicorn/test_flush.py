@@ -95,6 +95,22 @@ async def test_the_tutorials_handler_may_return_at_once() -> None:
         assert await client.read(1) == b""
 
 
+async def test_what_was_sent_in_a_turn_leaves_before_what_goes_past_the_manager() -> None:
+    """As a middleware may send, with the `send` that the server gave it."""
+    manager = ConnectionManager()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async with manager.connection(WebSocket(scope, receive, send)):
+            await manager.broadcast("1")
+            await send({"type": "websocket.send", "text": "2"})
+
+    async with (
+        live_server(app, ws=FANOUT, lifespan="off") as server,
+        RawClient(f"{server.ws}/ws") as client,
+    ):
+        assert [(await client.read_frame()).payload for _ in range(2)] == [b"1", b"2"]
+
+
 @pytest.mark.parametrize("end", [b"\x88\x80\0\0\0\0", b"\xff\xff", None])
 async def test_what_was_sent_in_a_turn_leaves_before_the_peer_is_answered(
     end: bytes | None,

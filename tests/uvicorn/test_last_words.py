@@ -31,7 +31,6 @@ from wshub.testing import (
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
     from wshub.testing import FakeClock
 
@@ -164,13 +163,13 @@ async def test_a_stalled_client_does_not_hold_up_a_shutdown(fake_clock: FakeCloc
 
 @pytest.mark.parametrize("ws", [FANOUT, STOCK, "wsproto"])
 async def test_a_stalled_client_over_tls_does_not_hold_up_a_shutdown(
-    ws: str, certificate: tuple[Path, ssl.SSLContext], fake_clock: FakeClock
+    ws: str, certificate: tuple[str, ssl.SSLContext], fake_clock: FakeClock
 ) -> None:
     """The transport is dropped, though it cannot tell whether it holds anything."""
     path, context = certificate
     managed = ManagedApp(flood, ConnectionManager(clock=fake_clock))
     async with (
-        live_server(managed.app, ws=ws, ssl_certfile=str(path), send_buffer=4096) as server,
+        live_server(managed.app, ws=ws, ssl_certfile=path, send_buffer=4096) as server,
         open_wire(f"{server.ws}/ws?", context=context),  # its buffers are full before long
     ):
         await until(lambda: managed.manager.statistics().queued > 20)
@@ -195,14 +194,14 @@ def test_a_transport_for_tls_that_holds_nothing_may_hold_something(*, encrypts: 
 @pytest.mark.parametrize("ws", [FANOUT, STOCK, "wsproto"])
 async def test_a_close_over_tls_leaves_nothing_to_do(
     ws: str,
-    certificate: tuple[Path, ssl.SSLContext],
+    certificate: tuple[str, ssl.SSLContext],
     fake_clock: FakeClock,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A look whether the client has read the last of it, long after it has, finds nothing."""
     path, context = certificate
     managed = ManagedApp(echo, ConnectionManager(clock=fake_clock))
-    async with live_server(managed.app, ws=ws, ssl_certfile=str(path)) as server:
+    async with live_server(managed.app, ws=ws, ssl_certfile=path) as server:
         async with open_wire(f"{server.ws}/ws?", context=context) as wire:
             await wire.send(frame(TEXT, b"a") + frame(CLOSE, closing(1000)))
             await wire.read_to_the_end()

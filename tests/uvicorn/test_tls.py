@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import trustme
 
 from tests.managed import ManagedApp, hear_nothing
 from tests.uvicorn.fanout import FANOUT, SEND_BUFFER, block, descriptor_of, held_by, opened, serve
@@ -16,18 +14,10 @@ from wshub import ConnectionManager, Limits, OutboxOptions
 from wshub.testing import Opcode, connect, frame, live_server, until
 
 if TYPE_CHECKING:
+    import ssl
+
     from wshub import Connection
     from wshub.testing import FakeClock
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ssl.SSLContext]:
-    """A certificate with its key, and what a client needs to trust it."""
-    authority, context = trustme.CA(), ssl.create_default_context()
-    authority.configure_trust(context)
-    path = tmp_path_factory.mktemp("certificate") / "localhost.pem"
-    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(path))
-    return str(path), context
 
 
 @pytest.mark.parametrize("end", ["closes", "is closed", "is aborted", "stops reading", "is reset"])

@@ -54,7 +54,7 @@ def backend_from_url(url: str, **options: Any) -> Backend:  # noqa: ANN401  (eac
     return MemoryBackend() if maker is None else maker[0](url, **options)
 
 
-def one_time_keys_from_url(url: str, **options: Any) -> OneTimeKeys:  # noqa: ANN401
+def one_time_keys_from_url(url: str, **options: Any) -> OneTimeKeys:  # noqa: ANN401  (the same)
     """
     Return the one-time keys, for `Tickets`, of the backend that a URL names.
 

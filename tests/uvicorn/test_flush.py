@@ -166,8 +166,8 @@ async def test_an_error_in_a_turn_is_in_nobodys_way(
     assert "MemoryError" in caplog.text
 
 
-async def test_a_broadcast_is_framed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All recipients get the very same bytes, also of several messages in one turn."""
+def note_frames(monkeypatch: pytest.MonkeyPatch) -> list[str | bytes]:
+    """Return a list of what is made a frame of, which grows."""
     framed: list[str | bytes] = []
 
     def note(data: str | bytes, form: Any) -> bytes:
@@ -175,6 +175,12 @@ async def test_a_broadcast_is_framed_once(monkeypatch: pytest.MonkeyPatch) -> No
         return encode_frame(data, form)
 
     monkeypatch.setattr("wshub.messages.encode_frame", note)
+    return framed
+
+
+async def test_a_broadcast_is_framed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All recipients get the very same bytes, also of several messages in one turn."""
+    framed = note_frames(monkeypatch)
     managed = ManagedApp(hear_nothing)
     async with serve(managed) as server, AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(RawClient(f"{server.ws}/ws")) for _ in range(10)]
@@ -187,6 +193,27 @@ async def test_a_broadcast_is_framed_once(monkeypatch: pytest.MonkeyPatch) -> No
         assert framed == ["a", "b"]
         assert len(writes.made) == 10
         assert len({id(data) for _, data in writes.made}) == 1
+
+
+async def test_a_broadcast_is_framed_once_whatever_leaves_before_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who was sent something else in the same turn gets both in one write."""
+    framed = note_frames(monkeypatch)
+    managed = ManagedApp(hear_nothing)
+    async with (
+        serve(managed) as server,
+        RawClient(f"{server.ws}/ws") as ann,
+        RawClient(f"{server.ws}/ws") as ben,
+    ):
+        await opened(managed, 2)
+        with watched_writes(monkeypatch) as writes:
+            await managed.opened[0].send("for one")
+            await managed.manager.broadcast("for both")
+            for client in (ann, ben):
+                await client.read(len(text("for both")))
+        assert framed == ["for one", "for both"]
+        assert len(writes.made) == 2
 
 
 async def test_flush_interval_collects_for_longer(

@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"==> {name}", file=sys.stderr)
         start = time.monotonic()
         if options.render:
-            result = load(name)
+            result = load(name, options.machine)
         else:
             plan = module.QUICK if options.quick else module.FULL
             result = Result(describe_machine(), module.measure(plan))
@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for text in module.tables(result.rows).values():
             print(text)
         if not options.quick:
-            keep(name, result)
+            keep(name, result, options.machine)
         print(f"    {time.monotonic() - start:.0f} s", file=sys.stderr)
 
 
@@ -105,6 +105,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--render", action="store_true", help="only write tables and charts of the last run anew"
     )
+    parser.add_argument(
+        "--machine", default="", help="a name under which to keep tables beside those of another"
+    )
     options = parser.parse_args(argv)
     if sys.platform != "linux":
         parser.error("processors are assigned and measured with calls that only Linux has")
@@ -114,23 +117,32 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def keep(name: str, result: Result) -> None:
-    """Write a result as JSON, its tables as Markdown and its charts as SVG."""
+def keep(name: str, result: Result, machine: str) -> None:
+    """Write a result as JSON, its tables as Markdown and its charts, of one machine, as SVG."""
     module = MEASUREMENTS[name]
+    suffix = suffix_of(machine)
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_bytes(TypeAdapter(Result).dump_json(result, indent=1) + b"\n")
-    (RESULTS / f"{name}-machine.md").write_text(describe(result.machine))
+    document = TypeAdapter(Result).dump_json(result, indent=1) + b"\n"
+    (RESULTS / f"{name}{suffix}.json").write_bytes(document)
+    (RESULTS / f"{name}{suffix}-machine.md").write_text(describe(result.machine))
     for table, text in module.tables(result.rows).items():
-        (RESULTS / f"{table}.md").write_text(text)
-    for chart, picture in module.charts(result.rows).items():
-        (PICTURES / f"{chart}.svg").write_text(picture)
+        (RESULTS / f"{table}{suffix}.md").write_text(text)
+    if not machine:
+        for chart, picture in module.charts(result.rows).items():
+            (PICTURES / f"{chart}.svg").write_text(picture)
 
 
-def load(name: str) -> Result:
+def load(name: str, machine: str) -> Result:
     """Read the result of the last full run."""
-    document = TypeAdapter(Result).validate_json((RESULTS / f"{name}.json").read_bytes())
+    path = RESULTS / f"{name}{suffix_of(machine)}.json"
+    document = TypeAdapter(Result).validate_json(path.read_bytes())
     row: TypeAdapter[Any] = TypeAdapter(MEASUREMENTS[name].Row)
     return Result(document.machine, [row.validate_python(found) for found in document.rows])
+
+
+def suffix_of(machine: str) -> str:
+    """Return what the names of files have for one of several machines."""
+    return f"-{machine}" if machine else ""
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ app = Celery("tests", broker="filesystem://")
 app.conf.broker_transport_options = {
     "data_folder_in": os.environ["TASKS"],
     "data_folder_out": os.environ["TASKS"],
+    "control_folder": os.environ["TASKS_CONTROL"],
 }
 app.conf.broker_connection_retry_on_startup = True
 hub = Publisher(backend_from_url(os.environ["HUB"], **json.loads(os.environ["HUB_OPTIONS"])))

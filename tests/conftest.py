@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 import uvloop
 
-from tests.secrecy import Eavesdropper
+from tests.secrecy import Eavesdropper, watch_credentials
 from wshub.testing import server
 
 if TYPE_CHECKING:
@@ -81,8 +81,9 @@ def tidy(nothing_left_behind: None) -> None:
 
 
 @pytest.fixture(autouse=True)
-def nothing_secret_is_logged() -> Iterator[Eavesdropper]:
+def nothing_secret_is_logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Eavesdropper]:
     """No test's secret shows in a log, at whatever level an app may choose for ours."""
+    watch_credentials(monkeypatch)
     eavesdropper = Eavesdropper()
     loggers = {
         logging.getLogger("wshub"): logging.DEBUG,

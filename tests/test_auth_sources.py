@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from base64 import b64encode
 from functools import partial
 from typing import Annotated, Any
 
@@ -42,7 +43,8 @@ from wshub.testing import connect, live_server, refusal, until
 
 TOKEN = secret("s3cret-token.of-ana_1")
 OTHER = secret("s3cret-token.of-ben_2")
-USERS = {TOKEN: "ana", OTHER: "ben"}
+LOGIN = secret("ana:s3cret-password-of-ana")
+USERS = {TOKEN: "ana", OTHER: "ben", LOGIN: "ana"}
 
 
 async def find_user(token: str) -> Principal | None:
@@ -141,11 +143,17 @@ async def test_a_cookie(ws: str, source: Source | SecurityBase) -> None:
 
 async def test_a_password_is_ambient_too(caplog: pytest.LogCaptureFixture) -> None:
     """Browsers send a remembered password by themselves: the origin is looked at."""
-    guarded = Guarded(HTTPBasic())
+    guarded = Guarded(first_of(HTTPBasic(), bearer_header()))
     async with live_server(guarded.app) as server:
-        headers = {"Authorization": "Basic YW5hOnB3"}
-        told = await refusal(f"{server.ws}/ws", additional_headers=headers)
-        assert told.status == 401  # it is no token of one string
+        url = f"{server.ws}/ws"
+        good = {"Authorization": f"Basic {b64encode(LOGIN.encode()).decode()}"}
+        assert await hello(url, additional_headers=good, origin=server.http) == "hello ana"
+        assert (await refusal(url, additional_headers=good)).status == 403
+        for value in ("!!!", "YW5h", b64encode(b"ana:wrong").decode()):
+            wrong = {"Authorization": f"Basic {value}"}
+            told = await refusal(url, additional_headers=wrong, origin=server.http)
+            assert told.status == 401
+        assert "Traceback" not in caplog.text
         assert first_of(HTTPBasic(), bearer_header()).is_ambient
         assert first_of(HTTPBase(scheme="Negotiate")).is_ambient
         assert not bearer_header().is_ambient
@@ -223,6 +231,8 @@ def test_what_is_redacted(redacted: None, caplog: pytest.LogCaptureFixture) -> N
     logger.warning("GET /x?user=O'Brien&token=abc HTTP/1.1")
     logger.warning("%(url)s", {"url": "/x?access+token=abc&token"})
     logger.warning("%s %s", "/x?user=ana", 7)
+    logger.warning('"GET /x?a="&token=abc" 200')
+    logger.warning('"WebSocket %s" [accepted]', '/x?a=#"&token=abc')
     logger.warning(ValueError("/x?token=abc"))
     record = {"name": logger.name, "msg": "/x?token=abc", "args": None, "levelno": logging.ERROR}
     logger.handle(logging.makeLogRecord(record))
@@ -231,6 +241,8 @@ def test_what_is_redacted(redacted: None, caplog: pytest.LogCaptureFixture) -> N
         "GET /x?user=O'Brien&token=[redacted] HTTP/1.1",
         "/x?access+token=[redacted]&token",
         "/x?user=ana 7",
+        '"GET /x?a="&token=[redacted]" 200',
+        '"WebSocket /x?a=#"&token=[redacted]" [accepted]',
         "/x?token=abc",
         "/x?token=[redacted]",
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Annotated, Any
 
 import httpx
@@ -9,7 +10,7 @@ import pytest
 from fastapi import Depends, FastAPI, WebSocket
 from starlette.exceptions import WebSocketException
 
-from wshub import AccessDenied, ConnectionManager, InvalidRoomName
+from wshub import AccessDenied, ConnectionClosed, ConnectionManager, InvalidRoomName
 from wshub.auth import (
     Principal,
     RoomRules,
@@ -149,6 +150,31 @@ async def test_publishing_for_a_client() -> None:
         await manager.broadcast("of the app", room="team:1")
         texts = [event["text"] for event in reader.sent if "text" in event]
         assert texts == ["of ben", "of ben again", "of the app"]
+
+
+async def test_nobody_publishes_behind_the_end_of_a_connection() -> None:
+    """Not before the rule is asked, and not if it ends meanwhile, say because it expires."""
+    asked, answered = asyncio.Event(), asyncio.Event()
+
+    async def think(_: Principal | None, room: str) -> bool:
+        asked.set()
+        await answered.wait()
+        return room == "team:1"
+
+    manager = ConnectionManager(authorize_publish=think)
+    reader, writer = FaultySink(), FaultySink()
+    async with (
+        manager.connection(reader.websocket, rooms=["team:1"]),
+        manager.connection(writer.websocket, principal=WRITER) as ben,
+    ):
+        slow = asyncio.create_task(manager.broadcast("late", room="team:1", sender=ben))
+        await asked.wait()
+        ben.abort()
+        answered.set()
+        for late in (slow, manager.room("team:1").broadcast("later", sender=ben)):
+            with pytest.raises(ConnectionClosed):
+                await late
+        assert [event for event in reader.sent if "text" in event] == []
 
 
 async def test_without_rules() -> None:

@@ -65,6 +65,17 @@ class QueueBackend:
             await self._deliver(await self._queue.get())
 
 
+def test_what_lacks_an_ability_is_no_backend() -> None:
+    """It is told when the manager is made."""
+
+    class Half:
+        async def publish(self, envelope: Envelope) -> None:
+            """Publish, which is not all that a backend does."""
+
+    with pytest.raises(TypeError, match=r"^Half is no backend: see wshub\.backends\.Backend$"):
+        ConnectionManager(backend=Half())  # type: ignore[arg-type]
+
+
 async def test_everything_goes_through_the_backend_and_comes_back_from_it(ws: str) -> None:
     """A backend that delivers later works with the same manager: one path, one order."""
     backend = QueueBackend()

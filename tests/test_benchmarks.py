@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import zlib
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -35,6 +36,11 @@ if TYPE_CHECKING:
 
 # Each starts several servers, beside which other tests may run.
 pytestmark = pytest.mark.timeout(180)
+
+
+needs_fanout = pytest.mark.skipif(
+    find_spec("wshub.uvicorn") is None, reason="FanoutProtocol was taken out"
+)
 
 
 def rows_of(module: Measurement, **plan: Any) -> list[Any]:
@@ -92,6 +98,7 @@ def found_by_label(rows: Iterable[Any], *ways: Way) -> dict[str, Any]:
     return found
 
 
+@needs_fanout
 def test_peers_measures_every_way_that_is_installed() -> None:
     """One message in each turn, several, and compressed ones, which are smaller on the wire."""
     single, burst = Traffic(messages=3), Traffic(per_turn=2, messages=4)
@@ -126,6 +133,7 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert FLOOR.obstacle() == "there is no C compiler `cc`"
 
 
+@needs_fanout
 def test_a_chat_reaches_everybody() -> None:
     """Three people, everyone speaking five times a second."""
     plan = {"period": 0.2, "warmup": 0.2, "seconds": 0.4, "patience": 30, "rounds": 1}
@@ -145,6 +153,7 @@ def test_a_server_that_does_not_keep_up_has_no_latency() -> None:
     assert "does not keep up" in chat.charts([late])["chat-latency"]
 
 
+@needs_fanout
 def test_idle_measures_connections_with_and_without_compression() -> None:
     """The plain endpoint is what others are compared with."""
     rows = rows_of(idle, connections=40, warmup=2, rounds=1)
@@ -165,6 +174,7 @@ def test_who_is_pinned_still_knows_the_other_processor() -> None:
     assert answer.stdout == b"True\n"
 
 
+@needs_fanout
 def test_workers_measures_every_contestant_that_is_installed() -> None:
     """Two rooms with somebody on either worker; the broker is given each message once."""
     nowhere = workers.Contestant(STOCK._replace(label="nowhere"), "a broker that nobody has")

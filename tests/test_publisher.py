@@ -368,7 +368,8 @@ def celery_worker(directory: Path, **environment: str) -> Generator[str, None, N
     command = [sys.executable, "-m", "celery", "--app", "tests.celery_app", "worker"]
     command += ["--pool", "prefork", "--concurrency", "2", "--loglevel", "warning"]
     command += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
-    settings = {**os.environ, **environment, "TASKS": str(tasks)}
+    folders = {"TASKS": str(tasks), "TASKS_CONTROL": str(directory / "control")}
+    settings = {**os.environ, **environment, **folders}
     process = subprocess.Popen(command, cwd=ROOT, env=settings)
     try:
         yield str(tasks)
@@ -391,6 +392,7 @@ async def test_tasks_of_celery_publish(
                 client.conf.broker_transport_options = {
                     "data_folder_in": tasks,
                     "data_folder_out": tasks,
+                    "control_folder": str(tmp_path / "control"),
                 }
                 for number in range(10):
                     client.send_task("ship", [f"order {number}", "ann"])

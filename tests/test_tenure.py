@@ -350,6 +350,19 @@ async def test_a_logout_during_the_handshake(by: str) -> None:
         assert connection.closed is None
 
 
+async def test_a_logout_while_a_new_token_is_looked_at() -> None:
+    """The connection goes on with that session only to be closed with it; the old one may go on."""
+    manager = ConnectionManager()
+    guest = Guest(manager, Principal("ana", session_id="first"))
+    connection = await guest.arrives()
+    await manager.disconnect_session("second", code=4000, reason="gone")
+    connection.refresh(Principal("ana", session_id="first", expires_at=time.time() + 60))
+    assert got_close(guest.sink) is None
+    connection.refresh(Principal("ana", session_id="second"))
+    assert got_close(guest.sink) == (4000, "gone")
+    await guest.leaves()
+
+
 def test_dismissals_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """After five minutes, and the oldest once there are too many."""
     now = 100.0

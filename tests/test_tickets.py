@@ -23,6 +23,7 @@ from wshub.auth import (
     first_of,
     ticket,
 )
+from wshub.auth.refusal import AUTHENTICATED_AT
 from wshub.backends import MemoryOneTimeKeys, OneTimeKeys
 from wshub.rejections import RejectionHandler
 from wshub.testing import FakeClock, FaultySink, connect, live_server, refusal
@@ -207,6 +208,19 @@ async def test_who_was_dismissed_since_a_ticket_was_issued(whom: str) -> None:
         principal = await tickets.redeem(value, sink.websocket)
         async with manager.connection(sink.websocket, principal=principal) as connection:
             assert (connection.closed is None) is is_in
+
+
+async def test_tickets_for_tickets_come_to_an_end() -> None:
+    """Each is worth less, as dismissals are remembered from the log-in on."""
+    box = Box()
+    tickets, page = Tickets(box, lifetime=240), from_page()
+    page.scope[AUTHENTICATED_AT] = time.monotonic() - 200
+    await tickets.issue(ANA, page)
+    assert 39 < box.kept[-1][2] <= 40
+    page.scope[AUTHENTICATED_AT] = time.monotonic() - 240
+    with pytest.raises(HTTPException) as refused:
+        await tickets.issue(ANA, page)
+    assert (refused.value.status_code, refused.value.detail) == (401, "log in again")
 
 
 async def test_claims_that_json_cannot_express() -> None:

@@ -56,9 +56,9 @@ class Dismissals:
         while len(self._recent) > MAX_DISMISSALS or self._is_old():
             self._recent.popitem(last=False)
 
-    def find(self, audience: DismissalAudience, name: str, since: float) -> Dismissal | None:
-        """Return the last dismissal of an audience, if it came after `since`."""
-        noted = self._recent.get((audience, name))
+    def find(self, audience: DismissalAudience, name: str | None, since: float) -> Dismissal | None:
+        """Return the last dismissal of an audience, if it came after `since`. None has none."""
+        noted = None if name is None else self._recent.get((audience, name))
         return noted[1] if noted is not None and noted[0] >= since else None
 
     def _is_old(self) -> bool:

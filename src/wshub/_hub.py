@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from inspect import iscoroutinefunction
+from math import inf
 from typing import TYPE_CHECKING
 
 from starlette.requests import HTTPConnection
@@ -115,12 +116,8 @@ class Hub:
     def turn_away(self, connection: Connection, authenticated_at: float) -> None:
         """Close a new `connection` whose user or session was dismissed since that time."""
         session = session_of(connection.principal)
-        dismissed = (
-            connection.user is not None
-            and self._dismissals.find("user", connection.user, authenticated_at)
-        ) or (session is not None and self._dismissals.find("session", session, authenticated_at))
-        if dismissed:
-            connection._link.start_closing(dismissed.code, dismissed.reason)
+        self._obey(connection, self._dismissals.find("user", connection.user, authenticated_at))
+        self._obey(connection, self._dismissals.find("session", session, authenticated_at))
 
     async def dismiss(self, *orders: Dismissal) -> None:
         """Give orders to close connections to all workers, or to this one if that cannot be."""
@@ -136,9 +133,17 @@ class Hub:
         """Go on with a newer `principal` of the same user behind `connection`."""
         if principal.user != connection.user:
             raise OtherUser(connection.id)
+        before, session = session_of(connection.principal), session_of(principal)
         self.registry.change_session(connection, principal)
         connection.principal = principal
         self._renew(connection, principal)
+        if session != before:
+            # It may have been logged out while the app looked at its token, and never comes back.
+            self._obey(connection, self._dismissals.find("session", session, -inf))
+
+    def _obey(self, connection: Connection, dismissal: Dismissal | None) -> None:
+        if dismissal is not None:
+            connection._link.start_closing(dismissal.code, dismissal.reason)
 
     def _renew(self, connection: Connection, principal: Principal) -> None:
         link = connection._link
@@ -154,6 +159,12 @@ class Hub:
     ) -> None:
         """Raise `AccessDenied` unless `principal`, or `user`, may do `action` in `room`."""
         await self._authorization.check(action, principal, user, room)
+
+    async def authorize_sender(self, sender: Connection, room: str) -> None:
+        """Raise unless `sender` may publish in `room`, and is still connected."""
+        sender._link.check_open()
+        await self.authorize("publish", sender.principal, sender.user, room)
+        sender._link.check_open()
 
     def forget(self, connection: Connection) -> None:
         """Take `connection` out of the registry and all rooms. Idempotent."""

@@ -18,6 +18,7 @@ from wshub._outbox import OutboxOptions
 from wshub._tutorial import TutorialManager
 from wshub._watch import WatchOptions
 from wshub.auth.principal import hash_session
+from wshub.backends.base import Backend
 from wshub.backends.memory import MemoryBackend
 from wshub.exceptions import CloseCode, check_close_code, cut_reason
 from wshub.limits import Limits
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from wshub._watch import Heartbeat
     from wshub.auth.principal import Principal
     from wshub.auth.room_rules import RoomRule
-    from wshub.backends.base import Backend, Health
+    from wshub.backends.base import Health
     from wshub.connection import Connection
     from wshub.events import Hook, Statistics
 
@@ -77,7 +78,7 @@ class ConnectionManager(TutorialManager):
     Raises:
         ValueError: A number is out of its range, or `idle_timeout` leaves no time to answer a
             heartbeat.
-        TypeError: A hook is asynchronous.
+        TypeError: A hook is asynchronous, or the backend lacks a method.
     """
 
     def __init__(
@@ -100,9 +101,12 @@ class ConnectionManager(TutorialManager):
             raise ValueError(f"read_ahead must be at least 1 message, not {read_ahead}")
         if handler_grace is not None and not handler_grace >= 0:
             raise ValueError(f"handler_grace must be 0 or more seconds, not {handler_grace!r}")
+        backend = backend or MemoryBackend()
+        if not isinstance(backend, Backend):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"{type(backend).__name__} is no backend: see wshub.backends.Backend")
         limits = limits or Limits()
         self._hub = Hub(
-            backend or MemoryBackend(),
+            backend,
             outbox_options=outbox or OutboxOptions(),
             watch_options=WatchOptions(limits, heartbeat, idle_timeout),
             limits=limits,
@@ -203,6 +207,7 @@ class ConnectionManager(TutorialManager):
 
         Raises:
             AccessDenied: The sender may not publish in the room. Nothing was sent.
+            ConnectionClosed: The sender's connection is over. Nothing was sent.
             MessageNotEncodable: Nothing was sent to anyone.
             InvalidRoomName: The name is empty or too long, or has control characters.
             BackendUnavailable: The backend cannot take it now. Nothing was sent, unless the
@@ -212,7 +217,7 @@ class ConnectionManager(TutorialManager):
         if sender is not None:
             if room is None:
                 raise TypeError("a sender publishes in rooms; pass room=")
-            await self._hub.authorize("publish", sender.principal, sender.user, room)
+            await self._hub.authorize_sender(sender, room)
         if room is None:
             await self._hub.publish("everyone", "", message, exclude)
         else:

@@ -9,9 +9,7 @@ if TYPE_CHECKING:
 
     from starlette.websockets import WebSocket
 
-    from wshub.auth.principal import Principal
     from wshub.connection import Connection
-    from wshub.exceptions import RoomAction
     from wshub.messages import Audience
 
 __all__ = ("Room",)
@@ -34,10 +32,8 @@ class _Hub(Protocol):
         """Send `message` to an audience."""
         ...
 
-    async def authorize(
-        self, action: RoomAction, principal: Principal | None, user: str | None, room: str
-    ) -> None:
-        """Raise `AccessDenied` unless `principal`, or `user`, may do `action` in `room`."""
+    async def authorize_sender(self, sender: Connection, room: str) -> None:
+        """Raise unless `sender` may publish in `room`, and is still connected."""
         ...
 
 
@@ -88,5 +84,5 @@ class Room:
     ) -> None:
         """Send `message` to all members; the same as `manager.broadcast(message, room=name)`."""
         if sender is not None:
-            await self._hub.authorize("publish", sender.principal, sender.user, self.name)
+            await self._hub.authorize_sender(sender, self.name)
         await self._hub.publish("room", self.name, message, exclude)

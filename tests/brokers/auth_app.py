@@ -17,6 +17,7 @@ from wshub.auth import (
     bearer_header,
     first_of,
     jwt_verifier,
+    redact_queries,
     ticket,
 )
 from wshub.backends import one_time_keys_from_url
@@ -29,6 +30,7 @@ tickets = Tickets(one_time_keys_from_url(os.environ["WSHUB_BACKEND"], prefix="au
 get_principal = authenticate(first_of(ticket(tickets), bearer_header()), verify=verify)
 CurrentPrincipal = Annotated[Principal, Depends(get_principal)]
 
+redact_queries("ticket")
 app.add_exception_handler(WebSocketException, RejectionHandler())
 
 
@@ -44,6 +46,11 @@ async def private(websocket: WebSocket, principal: CurrentPrincipal) -> None:
 @app.post("/ticket")
 async def issue(request: Request, principal: CurrentPrincipal) -> str:
     return await tickets.issue(principal, request)
+
+
+@app.get("/me")
+async def me(principal: CurrentPrincipal) -> str:
+    return principal.user
 
 
 @app.delete("/session")

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from tests.ports import free_port
+from tests.secrecy import secrets_in
 from wshub.testing import connect, wait_until
 
 if TYPE_CHECKING:
@@ -38,11 +40,17 @@ class Server:
     ) -> None:
         self.port = free_port()
         command = [sys.executable, "-m", "uvicorn", f"tests.brokers.{app}:app"]
-        command += ["--port", str(self.port), "--log-level", "warning"]
+        command += ["--port", str(self.port), "--log-level", "info"]
         command += ["--ws", "websockets-sansio", "--timeout-graceful-shutdown", "3", *arguments]
         settings = {"WSHUB_BACKEND": url, "WSHUB_OPTIONS": json.dumps(options)}
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed by stop())
         self._process = subprocess.Popen(
-            command, cwd=ROOT, env={**os.environ, **settings}, start_new_session=True
+            command,
+            cwd=ROOT,
+            env={**os.environ, **settings},
+            stdout=self._log,
+            stderr=self._log,
+            start_new_session=True,
         )
 
     def begins(self) -> None:
@@ -50,13 +58,19 @@ class Server:
         wait_until(self._answers, 30, awaited="a worker to answer")
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """End it by a signal."""
+        """End it by a signal, if it has not ended yet; no secret is in what it logged."""
         self._process.send_signal(number)
         try:
             self._process.wait(10)
         except subprocess.TimeoutExpired:  # pragma: no cover (its workers would outlive it)
             os.killpg(self._process.pid, signal.SIGKILL)
             raise
+        if not self._log.closed:
+            self._log.seek(0)
+            log = self._log.read().decode()
+            self._log.close()
+            assert "Started server process" in log
+            assert secrets_in(log) == set()
 
     def connect(self, query: str = "") -> AbstractAsyncContextManager[Client]:
         """Connect a client."""

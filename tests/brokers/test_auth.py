@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
+import httpx
 import jwt
 import pytest
 from websockets.exceptions import InvalidStatus
@@ -65,6 +67,28 @@ async def test_a_ticket_spent_on_one_is_refused_by_the_other(workers: list[Serve
     assert statuses == [401] * 40
 
 
+async def test_a_ticket_is_taken_by_one_of_two_workers_a_thousand_times(
+    workers: list[Server],
+) -> None:
+    """Two processes, asked at the same instant."""
+    headers = bearer() | {"Origin": ORIGIN}
+    async with AsyncExitStack() as stack:
+        one, two = [
+            await stack.enter_async_context(
+                httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}")
+            )
+            for server in workers
+        ]
+        for _ in range(1000):
+            ticket = secret((await one.post("/ticket", headers=headers)).json())
+            asked = (
+                http.get("/me", params={"ticket": ticket}, headers={"Origin": ORIGIN})
+                for http in (one, two)
+            )
+            answers = await asyncio.gather(*asked)
+            assert sorted(answer.status_code for answer in answers) == [200, 401]
+
+
 async def test_a_ticket_of_who_was_banned_since(workers: list[Server]) -> None:
     """Lets nobody stay, on a worker that had no connection of that user to close."""
     for server in workers:
@@ -83,8 +107,9 @@ async def test_a_log_out_closes_on_all_workers(workers: list[Server]) -> None:
         connect(urls[0], additional_headers=bearer("here")) as here,
         connect(urls[1], additional_headers=bearer("here")) as there,
         connect(urls[1], additional_headers=bearer("other")) as other,
+        connect(urls[0], additional_headers=bearer("third")) as third,
     ):
-        for client in (here, there, other):
+        for client in (here, there, other, third):
             assert await client.receive() == "hello ana"
         begun = time.monotonic()
         await workers[0].request("DELETE", "/session", headers=bearer("here"))
@@ -95,7 +120,7 @@ async def test_a_log_out_closes_on_all_workers(workers: list[Server]) -> None:
         begun = time.monotonic()
         query = {"code": "3003", "reason": "banned"}
         await workers[0].request("DELETE", "/user/ana", params=query)
-        assert await other.closed() == (3003, "banned")
+        assert await other.closed() == await third.closed() == (3003, "banned")
         assert time.monotonic() - begun < 1
 
 

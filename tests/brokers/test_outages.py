@@ -252,6 +252,36 @@ async def test_connections_that_are_cut(kind: Kind, own_broker: OwnBroker, prefi
             assert await one.receive() == await two.receive() == f"turn {turn}"
 
 
+@pytest.mark.one_loop
+async def test_connections_that_are_cut_under_traffic(
+    kind: Kind, own_broker: OwnBroker, prefix: str
+) -> None:
+    """What comes, comes once and in order, and goes on within five seconds each time."""
+    async with AsyncExitStack() as stack:
+        here, there = await stack.enter_async_context(two_sites(kind, own_broker.url, prefix))
+        ears = [Ear(await stack.enter_async_context(site.connect(ROOM))) for site in (here, there)]
+        for site in (here, there):
+            await site.has(1)
+        listening = [asyncio.create_task(ear.listen()) for ear in ears]
+        traffic = await stack.enter_async_context(Traffic(here).flowing())
+        for ear in ears:
+            await ear.hears(10)
+        for turn in range(1, 4):
+            own_broker.cut_connections()
+            for site in (here, there):
+                await site.reports(2 * turn)
+            cut = traffic.published[-1]
+            for ear in ears:
+                await ear.hears(cut + 5, timeout=5)
+        for ear in ears:
+            assert ear.heard == sorted(set(ear.heard))
+            assert not set(ear.heard) & set(traffic.refused)
+            assert set(range(cut + 1, ear.heard[-1])) & set(traffic.published) <= set(ear.heard)
+        for task in listening:
+            task.cancel()
+        await asyncio.wait(listening)
+
+
 async def test_a_start_without_a_server(kind: Kind, own_broker: OwnBroker, prefix: str) -> None:
     """The app starts, says that it is not ready, and is so once the server is there."""
     own_broker.kill()

@@ -232,6 +232,9 @@ async def test_an_event_loop_that_does_not_watch_sockets(
         ("postgresql://u:s3cret/here@localhost/db", {}, "write @ as %40 and / as %2F"),
         ("postgresql://u:s3cret@localhost/db?colour=red", {}, 'parameter: "colour"; use'),
         ("postgresql://u:s3cret@localhost/db", {"colour": "red"}, '"colour"; use'),
+        ("postgresql://u:s3%cret@localhost/db", {}, "write % as %25"),
+        ("postgresql://u@localhost/db?password=s3%cret", {}, "write % as %25"),
+        ("postgresql://[s3cret:x/db", {}, "[ as %5B"),
     ],
 )
 def test_a_url_that_cannot_be_read(url: str, options: dict[str, str], problem: str) -> None:
@@ -239,7 +242,7 @@ def test_a_url_that_cannot_be_read(url: str, options: dict[str, str], problem: s
     with pytest.raises(ValueError, match=r"PostgreSQL|%40") as error:
         PostgresBackend(url, options=options)
     assert problem in str(error.value)
-    assert "s3cret" not in str(error.value)
+    assert "cret" not in str(error.value)
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+asyncpg"])

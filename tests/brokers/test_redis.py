@@ -148,6 +148,8 @@ async def test_what_is_published_right_after_a_loss_waits(prefix: str) -> None:
         ("redis://user:s3cret@one:1,two:2/0", "more than one host needs another form"),
         ("redis+sentinel://user:s3cret@localhost", "needs the name of the service"),
         ("redis://user:s3cret@localhost/0?colour=blue", "redis-py does not know an option"),
+        ("rediss://user:s3cret@localhost?ssl_cert_reqs=maybe", "redis-py does not take an option"),
+        ("rediss://user:s3cret@localhost?ssl_ca_certs=/no/where", "ssl_ca_certs cannot be read"),
     ],
 )
 def test_urls_that_cannot_be_read(url: str, problem: str) -> None:

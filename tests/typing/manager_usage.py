@@ -155,6 +155,19 @@ class BackendOfTheApp:
         return Health(ready=True, backend="mine", problem=None, seconds=0.0, outages=0)
 
 
+class HalfABackend:
+    """What lacks an ability is told by the checker."""
+
+    def attach(self, receiver: Receiver) -> None: ...
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def publish(self, envelope: Envelope) -> None: ...
+
+
+ConnectionManager(backend=HalfABackend())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 own: Backend = BackendOfTheApp()
 assert_type(backend_from_url("redis://localhost", prefix="shop"), Backend)
 redis: Backend = RedisBackend("redis://localhost", sharded=True, options={"ssl_ca_certs": "ca.pem"})

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import tracemalloc
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -24,6 +26,11 @@ if TYPE_CHECKING:
 CONT, TEXT, BINARY, CLOSE, PING, PONG = Opcode
 
 OFFER = "permessage-deflate"
+HANDSHAKE = (
+    b"GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
+)
 
 MIB = 1024 * 1024
 BIG = 64 * MIB
@@ -196,3 +203,48 @@ async def test_little_is_inflated_ahead(*, managed: bool) -> None:
         got = app.got if managed else got
         await until(lambda: len(got) == 400)
         assert got == ["x" * 50_000] * 400
+
+
+async def test_a_bomb_with_the_end_of_tls_behind_it(
+    certificate: tuple[str, ssl.SSLContext],
+) -> None:
+    """The end is told though reading has stopped; of what is before it little is inflated."""
+    path, context = certificate
+    leave = asyncio.Event()
+
+    async def be_busy(connection: Connection) -> None:
+        await leave.wait()
+
+    managed = ManagedApp(be_busy, ConnectionManager(outbox=OutboxOptions(max_bytes=MIB)))
+    options = {"ssl_certfile": path, **LIMITED}
+    async with live_server(managed.app, ws=FANOUT, **options) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+
+        async def converse(step: Callable[[], object]) -> None:
+            while True:
+                try:
+                    step()
+                except ssl.SSLWantReadError:
+                    writer.write(outgoing.read())
+                    incoming.write(await reader.read(65536))
+                else:
+                    writer.write(outgoing.read())
+                    return
+
+        await converse(tls.do_handshake)
+        tls.write(HANDSHAKE)
+        await converse(lambda: tls.read(4096))
+        await until(lambda: managed.opened)
+        tls.write(BOMB * 40)
+        with suppress(ssl.SSLWantReadError):
+            tls.unwrap()
+        protocol = protocol_of(server)
+        writer.write(outgoing.read())  # all of it in one read of the server
+        await until(protocol.transport.is_closing)
+        received = managed.manager.statistics().received
+        assert 1 <= received <= 8
+        leave.set()
+        await until(lambda: managed.outcomes == [None])
+        writer.close()

@@ -41,8 +41,8 @@ class KeySet:
     A JSON Web Key Set, from a URL or at hand.
 
     One from a URL is fetched in a thread when it is first needed, and again when it is old or a
-    token names a key that it lacks, but only now and then: tokens come from strangers. While it
-    cannot be fetched, the keys at hand stay good.
+    token names a key that it lacks, but only now and then: tokens come from strangers. Meanwhile,
+    and while it cannot be fetched, the keys at hand stay good; only who needs another one waits.
 
     Args:
         source: Its URL, `https://` (or `http://` of this machine), or the set itself.
@@ -91,8 +91,10 @@ class KeySet:
         kid = header.get("kid")
         key = self._look_up(kid)
         if self._url is not None and (key is None or self._is_old):
-            await self._fetch(self._url)
-            key = self._look_up(kid)
+            fetching = self._fetch(self._url)
+            if key is None and fetching is not None:
+                await asyncio.wait({fetching})
+                key = self._look_up(kid)
         if key is None:
             raise InvalidCredential("no key of the key set is the one that it names")
         return key.made_for(header.get("alg"))
@@ -107,13 +109,12 @@ class KeySet:
     def _is_old(self) -> bool:
         return monotonic() - self._fetched_at >= self._lifetime
 
-    async def _fetch(self, url: str) -> None:
-        if self._fetching is None:
-            if monotonic() - self._tried_at < self._interval:
-                return
+    def _fetch(self, url: str) -> asyncio.Task[None] | None:
+        """Return the fetch under way, begun if need be; None: the last one is too fresh."""
+        if self._fetching is None and monotonic() - self._tried_at >= self._interval:
             self._tried_at = monotonic()
             self._fetching = asyncio.create_task(self._refresh(url), name="wshub key set")
-        await asyncio.wait({self._fetching})
+        return self._fetching
 
     async def _refresh(self, url: str) -> None:
         try:

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 __all__ = ("QueryRedaction", "redact_queries")
 
-_QUERY = re.compile(r"(?<=\?)[^\s\"#]*")
+_QUERY = re.compile(r"(?<=\?)\S*?(?=\"?(?:\s|$))")
+"""To the next white space: clients may send quotes and `#` as they are, and servers take them."""
 UVICORN = ("uvicorn.access", "uvicorn.error")
 
 

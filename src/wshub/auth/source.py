@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, cast
 
 from fastapi import Depends
-from fastapi.security import OAuth2, OpenIdConnect
+from fastapi.security import HTTPBasicCredentials, OAuth2, OpenIdConnect
 from fastapi.security.base import SecurityBase
+from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
 from wshub.auth.credential import ask
@@ -188,7 +189,12 @@ class _SecurityClass(Place):
     async def _read(self, connection: HTTPConnection) -> str | None:
         # Called by hand: before 0.145 FastAPI gives these classes a Request, which a WebSocket
         # route has none of.
-        found = await self._security(connection)
+        try:
+            found = await self._security(connection)
+        except HTTPException:  # HTTPBasic's, of a header that it cannot read
+            return None
+        if isinstance(found, HTTPBasicCredentials):
+            return f"{found.username}:{found.password}"
         credentials = getattr(found, "credentials", found)
         if not isinstance(credentials, str):
             return None

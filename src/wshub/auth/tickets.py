@@ -67,18 +67,22 @@ class Tickets:
         let a cache or a log keep the answer.
 
         Raises:
-            HTTPException: The store takes no ticket now: 503, with Retry-After.
+            HTTPException: The store takes no ticket now: 503, with Retry-After. Or the request was
+                authenticated by a ticket, and that by another one, for over 240 seconds: 401.
             TypeError: JSON cannot express a claim of the principal.
             ValueError: The same, of a number.
         """
         ticket = secrets.token_urlsafe(32)
         age = time.monotonic() - request.scope.get(AUTHENTICATED_AT, time.monotonic())
+        if age >= MAX_LIFETIME:
+            # Tickets for tickets would outlive the memory of a dismissal.
+            raise HTTPException(401, "log in again")
         values = {
             "principal": principal.to_json(),
             "origin": origin_of(request),
             "authenticated_at": time.time() - age,
         }
-        lifetime = self._lifetime
+        lifetime = min(self._lifetime, MAX_LIFETIME - age)
         if principal.expires_at is not None:
             lifetime = max(0.001, min(lifetime, principal.expires_at - time.time()))
         try:

@@ -21,6 +21,8 @@ __all__ = ("PostgresServers",)
 
 _URL = re.compile(r"(?P<scheme>postgres(ql)?)(\+[a-z0-9_]+)?://(?P<rest>.*)", re.DOTALL)
 _FORM = "postgresql://user:password@host:5432/database"
+_TELLABLE = re.compile("invalid (connection option|URI query parameter)")
+"""What libpq says with a name in it. Its other complaints repeat what may be the password."""
 
 _DEFAULTS = {
     "fallback_application_name": "wshub",
@@ -74,7 +76,9 @@ class PostgresServers:
             parameters = conninfo_to_dict(f"{found['scheme']}://{found['rest']}", **options)
             make_conninfo("", **parameters)
         except Error as error:
-            problem = str(error).strip()
+            problem = f"{error}".strip()
+            if not _TELLABLE.match(problem):
+                problem = "libpq cannot read it; in user and password write % as %25, [ as %5B"
             raise ValueError(f"this is no URL of PostgreSQL: {problem}; use {_FORM}") from None
         self._parameters: dict[str, ConnParam] = {**_DEFAULTS, **parameters}
         self._turn = 0

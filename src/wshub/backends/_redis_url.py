@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote
 
@@ -50,6 +51,7 @@ def find_servers(url: str, *, sharded: bool | None, options: Mapping[str, object
     """
     with needing("RedisBackend", "redis"):
         from redis.asyncio.connection import ConnectionPool  # noqa: PLC0415  (an extra)
+        from redis.exceptions import RedisError  # noqa: PLC0415
 
     found = _URL.fullmatch(url)
     if found is None:
@@ -79,6 +81,9 @@ def find_servers(url: str, *, sharded: bool | None, options: Mapping[str, object
         maker.make()
     except TypeError as error:
         raise ValueError(f"redis-py does not know an option: {error}") from error
+    except RedisError as error:
+        raise ValueError(f"redis-py does not take an option: {error}") from error
+    _check_files(settings)
     if kind == "cluster":
         return Cluster(maker, addresses)
     if kind == "sentinel":
@@ -102,6 +107,17 @@ def explain_refusals() -> dict[type[BaseException], str]:
         exceptions.NoPermissionError: "the user may not use pub/sub on these channels",
         exceptions.ResponseError: "it refuses a command",
     }
+
+
+def _check_files(settings: Mapping[str, object]) -> None:
+    """Raise ValueError for a file that cannot be read: to redis-py that is an outage."""
+    for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
+        path = settings.get(name)
+        if path is not None:
+            try:
+                Path(str(path)).read_bytes()
+            except OSError as error:
+                raise ValueError(f"{name} cannot be read: {error}") from error
 
 
 def _read_hosts(hosts: str, port: int) -> list[Address]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from wshub.events import Event, SkipReason  # noqa: TC001  (an alias may be asked for its types)
 from wshub.messages import Audience, Envelope
@@ -49,6 +49,7 @@ class Health(NamedTuple):
     outages: int
 
 
+@runtime_checkable
 class Backend(Protocol):
     """
     Carries envelopes to every worker, its own included, in one order for all of them.

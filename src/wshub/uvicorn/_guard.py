@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
@@ -54,5 +55,8 @@ def check_uvicorn() -> None:
         raise UnsupportedServer("uvicorn", found, f"a newer wshub ({error})") from error
 
 
-def _parse(release: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in release.split(".")[:3] if part.isdecimal())
+def _parse(release: str) -> tuple[list[int], bool]:
+    """Return the numbers that a version begins with, and whether it is none before its release."""
+    numbers = re.split(r"[^\d.]", release)[0]
+    is_released = re.search("a|b|rc|dev", release) is None
+    return [int(part) for part in numbers.split(".") if part], is_released

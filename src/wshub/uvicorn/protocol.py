@@ -73,6 +73,7 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
         self._backlog: deque[str | bytes] | tuple[()] = ()
         self._unread = b""
         self._late_pong = b""
+        self._arrived = 0
 
     @property
     def window_bits(self) -> int:
@@ -132,6 +133,7 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
     def send_receive_event_to_app(self) -> None:
         """Hand over a whole message."""
         data = self.frames[0]
+        self._arrived += len(data)
         try:
             message = str(data, "utf-8") if self.curr_msg_data_type == "text" else bytes(data)
         except UnicodeDecodeError:
@@ -275,7 +277,9 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
 
     def _read(self, *, everything: bool = False) -> None:
         position, unread, self._unread = 0, self._unread, b""
-        while position < len(unread) and (everything or not self.read_paused):
+        # Of a peer that has closed behind more than a message of the longest, the rest is lost.
+        left = self._arrived + self.config.ws_max_size if everything else 0
+        while position < len(unread) and (self._arrived < left or not self.read_paused):
             if self.transport.is_closing():
                 break
             super().data_received(unread[position : position + SLICE])

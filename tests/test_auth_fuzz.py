@@ -1,10 +1,12 @@
 """Whatever a client sends: no error of the server's, no traceback, nobody in who was not let in."""
 
 import asyncio
+import hmac
 import json
 import logging
 import time
-from base64 import urlsafe_b64decode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -12,6 +14,7 @@ from urllib.parse import urlencode
 import jwt
 import pytest
 from fastapi import Depends, FastAPI, Request, WebSocket
+from fastapi.security import APIKeyCookie, HTTPBasic, HTTPBearer, HTTPDigest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from starlette.exceptions import WebSocketException
@@ -20,6 +23,8 @@ from starlette.types import Message
 
 from wshub import AccessDenied, ConnectionManager, InvalidRoomName
 from wshub.auth import (
+    InvalidCredential,
+    KeySet,
     Principal,
     RoomRules,
     Tickets,
@@ -272,6 +277,79 @@ def test_what_was_issued_and_then_changed(place: str, position: int, character: 
         assert bad[0]["type"] == "websocket.accept"
     else:
         check(bad)
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=6,
+)
+token_headers = st.dictionaries(
+    st.sampled_from(["alg", "kid", "typ", "crit", "jwk", "jku", "b64"]),
+    values | st.sampled_from(["none", "HS256", "RS256", "ES256", "k1"]),
+)
+claims = st.dictionaries(
+    st.sampled_from(["sub", "exp", "nbf", "iat", "aud", "iss", "sid", "scope", "jti"]),
+    values | st.sampled_from(["ana", 4102444800, "team"]),
+)
+SECRET_KEY = {"kty": "oct", "kid": "k1", "k": urlsafe_b64encode(KEY.encode()).decode().rstrip("=")}
+VERIFIERS = [
+    jwt_verifier(KEY, algorithms=["HS256"]),
+    jwt_verifier(KeySet({"keys": [SECRET_KEY | {"alg": "HS256"}]}), algorithms=["HS256"]),
+]
+
+
+@fuzz
+@given(token_headers, claims, st.sampled_from([KEY, "somebody else's"]), st.sampled_from(VERIFIERS))
+@example({"alg": "HS256", "kid": "k1"}, {"sub": "ana", "exp": 4102444800}, KEY, VERIFIERS[1])
+@example({"alg": "none"}, {"sub": "ana", "exp": 4102444800}, "nobody's", VERIFIERS[0])
+def test_tokens_of_all_sorts(
+    header: dict[str, Any], body: dict[str, Any], key: str, verify: Callable[..., Any]
+) -> None:
+    """Whatever their header and claims say: only what we signed as agreed is somebody."""
+
+    def encode(part: object) -> str:
+        return urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=")
+
+    text = f"{encode(header)}.{encode(body)}"
+    mac = hmac.digest(key.encode(), text.encode(), "sha256")
+    token = f"{text}.{urlsafe_b64encode(mac).decode().rstrip('=')}"
+    try:
+        principal = asyncio.run(verify(token))
+    except InvalidCredential:
+        return
+    assert key == KEY
+    assert header["alg"] == "HS256"
+    assert principal.user == body["sub"]
+    assert principal.expires_at > time.time()
+
+
+@fuzz
+@given(st.sampled_from(["Basic", "Bearer", "Digest", "basic"]), st.binary(max_size=40) | words)
+def test_headers_for_the_classes_of_fastapi(scheme: str, value: bytes) -> None:
+    """They raise errors of their own, which nobody gets to see."""
+    said = asyncio.run(
+        answer_of(
+            handshake("/ws", headers=[(b"authorization", scheme.encode() + b" " + value)]),
+            {"type": "websocket.connect"},
+            app=make_basic_app(),
+        )
+    )
+    check(said)
+
+
+def make_basic_app() -> FastAPI:
+    """Build an app behind FastAPI's own classes, where nobody belongs."""
+    guarded = FastAPI()
+    guarded.add_exception_handler(WebSocketException, RejectionHandler())
+    source = first_of(HTTPBasic(), HTTPDigest(), HTTPBearer(), APIKeyCookie(name="session"))
+    get_principal = authenticate(source, verify=lambda _: None)
+
+    @guarded.websocket("/ws")
+    async def enter(who: Annotated[Principal, Depends(get_principal)]) -> None:
+        raise AssertionError("somebody came in")  # pragma: no cover (nobody may)
+
+    return guarded
 
 
 def carry(place: str, value: str) -> dict[str, Any]:

@@ -273,7 +273,8 @@ class Connection(Generic[StateT_co]):
         Go on with a newer `principal`, say because the client sent a new token.
 
         From now on it expires when that does, and belongs to its session. One that has expired
-        closes the connection with 3000. Rooms stay as they are.
+        closes the connection with 3000, one of another session that was logged out a moment ago
+        as that was. Rooms stay as they are.
 
         Raises:
             ConnectionClosed: The connection is over.

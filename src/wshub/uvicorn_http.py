@@ -1,4 +1,4 @@
-"""A limit on connections that uvicorn keeps before it reads a byte."""
+"""A limit on connections that uvicorn keeps, before it reads a request."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def limit_connections(
     Build a protocol for `uvicorn.run(app, http=…)` that drops whoever connects too often.
 
     Parsing a handshake costs a server ten times what dropping its connection does: this is for a
-    server that stands a flood without a proxy in front. It counts all connections of an address,
+    server that stands a flood without a proxy in front. With TLS of uvicorn's own the handshake of
+    TLS comes first. It counts all connections of an address,
     those of HTTP requests too, in this process, and whom it drops gets no answer.
 
     Args:

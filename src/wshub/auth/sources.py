@@ -76,7 +76,8 @@ def cookie(name: str) -> Source:
     Look for a cookie: what a browser has after a log-in.
 
     It sends it along with what pages of other sites open, too, so `authenticate()` then looks at
-    the origin; see `OriginPolicy`. Give it `HttpOnly`, `Secure` and `SameSite`.
+    the origin, which this alone does not; see `OriginPolicy`. Give it `HttpOnly`, `Secure` and
+    `SameSite`.
     """
     return _Cookie(name)
 

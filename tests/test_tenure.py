@@ -353,6 +353,7 @@ async def test_a_logout_during_the_handshake(by: str) -> None:
 async def test_a_logout_while_a_new_token_is_looked_at() -> None:
     """The connection goes on with that session only to be closed with it; the old one may go on."""
     manager = ConnectionManager()
+    await manager.disconnect_session("first")  # whose user has logged in anew since
     guest = Guest(manager, Principal("ana", session_id="first"))
     connection = await guest.arrives()
     await manager.disconnect_session("second", code=4000, reason="gone")

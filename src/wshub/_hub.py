@@ -162,7 +162,6 @@ class Hub:
 
     async def authorize_sender(self, sender: Connection, room: str) -> None:
         """Raise unless `sender` may publish in `room`, and is still connected."""
-        sender._link.check_open()
         await self.authorize("publish", sender.principal, sender.user, room)
         sender._link.check_open()
 

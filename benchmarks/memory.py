@@ -91,8 +91,8 @@ def measure(plan: Plan = FULL) -> list[Row]:
     connection = samples.connection
     above = {
         "the task that reads": (READER, PLAIN, None),
-        "the rest of wshub": (HUB, READER, CONNECTION_TARGET),
-        "wshub as a whole": (HUB, PLAIN, None),
+        "the rest of wshub": (HUB, READER, None),
+        "wshub as a whole": (HUB, PLAIN, CONNECTION_TARGET),
     }
     return [
         Row(WITHOUT, Figure.of(connection[PLAIN]), totals[PLAIN]),

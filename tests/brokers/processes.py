@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,10 +100,9 @@ def running(
 ) -> Generator[list[Server], None, None]:
     """Run so many servers for the length of a block."""
     servers = [Server(url, options, *arguments, app=app) for _ in range(number)]
-    try:
+    with ExitStack() as stack:
+        for server in servers:
+            stack.callback(server.stop)
         for server in servers:
             server.begins()
         yield servers
-    finally:
-        for server in servers:
-            server.stop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import Counter
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,7 @@ async def check_churn(
                 lives = [wander(member, names, dice, pause, end) for member in members]
                 await asyncio.gather(*lives)
                 await agree(broker, prefix, members)
+                await all_hear(sites)
             for member in members[::2]:
                 for room in member.rooms:
                     await member.leave(room)
@@ -81,6 +83,16 @@ async def agree(broker: Broker, prefix: str, members: Sequence[Connection]) -> N
     """Wait until the broker has one subscription for each room with members, and for everyone."""
     rooms = set().union(*(member.rooms for member in members))
     await until(lambda: broker.subscriptions(prefix) == 1 + len(rooms))
+
+
+async def all_hear(sites: Sequence[Site]) -> None:
+    """Say something in each room, and wait until each site has told it to all of its members."""
+    counts = [Counter(room for one in site.managed.opened for room in one.rooms) for site in sites]
+    sent = [site.manager.statistics().sent for site in sites]
+    for room in counts[0] + counts[1]:
+        await sites[0].manager.broadcast("anybody?", room=room)
+    due = [before + count.total() for before, count in zip(sent, counts, strict=True)]
+    await until(lambda: [site.manager.statistics().sent for site in sites] == due)
 
 
 @pytest.mark.one_loop

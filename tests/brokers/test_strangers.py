@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -102,9 +103,15 @@ async def test_a_server_that_speaks_something_else(
 
 
 @pytest.mark.one_loop
-async def test_a_server_that_says_nothing(kind: Kind, broker: Broker) -> None:
+@pytest.mark.parametrize("crowd", [0, 4], ids=["once connected to", "and takes no connection"])
+async def test_a_server_that_says_nothing(kind: Kind, broker: Broker, crowd: int) -> None:
     """The app starts, and is not ready."""
-    with socket.create_server(("127.0.0.1", 0)) as silent:
+    with ExitStack() as stack:
+        silent = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(crowd):  # who waits to be accepted leaves no place: packets are dropped
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)  # noqa: FBT003  (socket's own)
+            waiting.connect_ex(silent.getsockname())
         url = kind.at(broker.url, silent.getsockname()[1])
         began = time.monotonic()
         async with Site(kind.make(url)).running() as site:

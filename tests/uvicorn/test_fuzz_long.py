@@ -55,7 +55,7 @@ def test_clients_may_send_what_reaches_most_of_the_code() -> None:
     # Linux counts the memory of who starts a process as that of the process, at its most, and
     # this one may have grown by then; the shell between has not.
     ran = subprocess.run(
-        ["sh", "-c", '"$@"; exit $?', "sh", *command, "-rss_limit_mb=1024", "-timeout=20"],
+        ["/bin/sh", "-c", '"$@"; exit $?', "sh", *command, "-rss_limit_mb=1024", "-timeout=20"],
         cwd=ROOT,
         capture_output=True,
         timeout=350,

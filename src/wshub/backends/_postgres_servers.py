@@ -76,7 +76,7 @@ class PostgresServers:
             parameters = conninfo_to_dict(f"{found['scheme']}://{found['rest']}", **options)
             make_conninfo("", **parameters)
         except Error as error:
-            problem = f"{error}".strip()
+            problem = str(error).strip()
             if not _TELLABLE.match(problem):
                 problem = "libpq cannot read it; in user and password write % as %25, [ as %5B"
             raise ValueError(f"this is no URL of PostgreSQL: {problem}; use {_FORM}") from None

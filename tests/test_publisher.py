@@ -24,6 +24,7 @@ from wshub import BackendRefused, BackendUnavailable, ConnectionManager, Invalid
 from wshub.backends import MemoryBackend
 from wshub.publisher import Publisher
 from wshub.testing import until, wait_until
+from wshub.testing.deadline import DEADLINE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
@@ -261,7 +262,7 @@ async def test_a_thread_that_is_held_up_delays_nobody(monkeypatch: pytest.Monkey
     with pytest.raises(BackendUnavailable, match=r"within 0\.05 seconds"):
         await publisher.broadcast("hi")
     assert time.monotonic() - began < 0.4
-    monkeypatch.undo()
+    monkeypatch.setattr(publisher._session, "_timeout", DEADLINE)
     await publisher.close()
 
 

@@ -41,7 +41,7 @@ class Plan:
     flood: float = 2000.0
     """Handshakes a second."""
     seconds: float = 3.0
-    rounds: int = 5
+    rounds: int = 11
 
 
 FULL = Plan()

@@ -119,6 +119,12 @@ class FakeBackend(SupervisedBackend):
 
 
 @pytest.fixture
+def server() -> Server:
+    """What fake brokers connect to."""
+    return Server()
+
+
+@pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do in tenths of seconds what else takes seconds."""
     monkeypatch.setattr(_supervisor, "PATIENCE", 0.2)

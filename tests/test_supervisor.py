@@ -26,11 +26,6 @@ if TYPE_CHECKING:
     from wshub.messages import Envelope
 
 
-@pytest.fixture
-def server() -> Server:
-    return Server()
-
-
 class TestFake(BackendContract):
     """The supervisor itself does what backends have to do."""
 

@@ -23,11 +23,6 @@ if TYPE_CHECKING:
     from wshub.messages import DismissalAudience
 
 
-@pytest.fixture
-def server() -> Server:
-    return Server()
-
-
 async def test_a_channel_that_is_wanted_again_while_it_is_given_up(server: Server) -> None:
     """Is not in effect before it is subscribed to anew."""
     async with Worker(FakeBackend(server)).running() as worker:

@@ -26,11 +26,6 @@ if TYPE_CHECKING:
     from wshub.messages import Envelope
 
 
-@pytest.fixture
-def server() -> Server:
-    return Server()
-
-
 @pytest.mark.usefixtures("impatient")
 async def test_a_worker_that_does_not_hear_itself_is_deaf(server: Server) -> None:
     """Though the server takes all it is told."""

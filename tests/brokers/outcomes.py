@@ -42,7 +42,7 @@ async def refusal(backend: Backend) -> str:
         pytest.raises(BackendRefused) as refused,
     ):
         async with Worker(backend).running():
-            pytest.fail("it started")  # pragma: no cover
+            pytest.fail("it started")  # pragma: no cover (it must not)
     assert not backend.health().ready
     assert "s3cret" not in f"{refused.value} {backend!r}"
     return refused.value.problem

@@ -95,6 +95,26 @@ class Ear:
             self.heard.append(int(message))
 
 
+@asynccontextmanager
+async def talking(
+    kind: Kind, url: str, prefix: str
+) -> AsyncGenerator[tuple[Site, Site, list[Ear], Traffic], None]:
+    """Let traffic flow between two workers, each with a client that hears it."""
+    async with AsyncExitStack() as stack:
+        here, there = await stack.enter_async_context(two_sites(kind, url, prefix))
+        ears = [Ear(await stack.enter_async_context(site.connect(ROOM))) for site in (here, there)]
+        for site in (here, there):
+            await site.has(1)
+        listening = [asyncio.create_task(ear.listen()) for ear in ears]
+        traffic = await stack.enter_async_context(Traffic(here).flowing())
+        for ear in ears:
+            await ear.hears(10)
+        yield here, there, ears, traffic
+        for task in listening:
+            task.cancel()
+        await asyncio.wait(listening)
+
+
 async def check_outage(
     kind: Kind,
     url: str,
@@ -111,17 +131,10 @@ async def check_outage(
     errors tell the truth, and so does what was delivered: all that was taken, but for what was
     taken in the moments around the loss.
     """
-    async with AsyncExitStack() as stack:
-        here, there = await stack.enter_async_context(two_sites(kind, url, prefix))
-        ears = [Ear(await stack.enter_async_context(site.connect(ROOM))) for site in (here, there)]
-        for site in (here, there):
-            await site.has(1)
-        personal = await stack.enter_async_context(there.connect())
-        listening = [asyncio.create_task(ear.listen()) for ear in ears]
-        traffic = await stack.enter_async_context(Traffic(here).flowing())
-        for ear in ears:
-            await ear.hears(10)
-
+    async with (
+        talking(kind, url, prefix) as (here, there, ears, traffic),
+        there.connect() as personal,
+    ):
         began = time.monotonic()
         begin()
         for site in (here, there):
@@ -161,9 +174,6 @@ async def check_outage(
             assert not set(ear.heard) & set(traffic.refused)
             taken = {number for number in traffic.published if number > back}
             assert set(range(back, ear.heard[-1])) & taken <= set(ear.heard)
-        for task in listening:
-            task.cancel()
-        await asyncio.wait(listening)
 
 
 async def test_a_server_that_is_killed_and_started_again(
@@ -257,15 +267,7 @@ async def test_connections_that_are_cut_under_traffic(
     kind: Kind, own_broker: OwnBroker, prefix: str
 ) -> None:
     """What comes, comes once and in order, and goes on within five seconds each time."""
-    async with AsyncExitStack() as stack:
-        here, there = await stack.enter_async_context(two_sites(kind, own_broker.url, prefix))
-        ears = [Ear(await stack.enter_async_context(site.connect(ROOM))) for site in (here, there)]
-        for site in (here, there):
-            await site.has(1)
-        listening = [asyncio.create_task(ear.listen()) for ear in ears]
-        traffic = await stack.enter_async_context(Traffic(here).flowing())
-        for ear in ears:
-            await ear.hears(10)
+    async with talking(kind, own_broker.url, prefix) as (here, there, ears, traffic):
         for turn in range(1, 4):
             own_broker.cut_connections()
             for site in (here, there):
@@ -277,9 +279,6 @@ async def test_connections_that_are_cut_under_traffic(
             assert ear.heard == sorted(set(ear.heard))
             assert not set(ear.heard) & set(traffic.refused)
             assert set(range(cut + 1, ear.heard[-1])) & set(traffic.published) <= set(ear.heard)
-        for task in listening:
-            task.cancel()
-        await asyncio.wait(listening)
 
 
 async def test_a_start_without_a_server(kind: Kind, own_broker: OwnBroker, prefix: str) -> None:

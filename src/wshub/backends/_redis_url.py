@@ -51,7 +51,7 @@ def find_servers(url: str, *, sharded: bool | None, options: Mapping[str, object
     """
     with needing("RedisBackend", "redis"):
         from redis.asyncio.connection import ConnectionPool  # noqa: PLC0415  (an extra)
-        from redis.exceptions import RedisError  # noqa: PLC0415
+        from redis.exceptions import RedisError  # noqa: PLC0415  (an extra)
 
     found = _URL.fullmatch(url)
     if found is None:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.ports import free_port, is_free
+from tests.ports import free_port
 from wshub import ConnectionManager
-from wshub._servers import count_workers, warn_of_workers
+from wshub._servers import _warn, count_workers
 from wshub.auth import Tickets
 from wshub.testing import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
 
 
 @pytest.mark.parametrize(
@@ -53,9 +53,9 @@ def test_the_command_of_a_server_tells_the_number(
 
 @pytest.fixture
 def unwarned() -> Generator[None, None, None]:
-    warn_of_workers.cache_clear()
+    _warn.cache_clear()
     yield
-    warn_of_workers.cache_clear()
+    _warn.cache_clear()
 
 
 @pytest.mark.usefixtures("unwarned")
@@ -79,19 +79,46 @@ def test_nothing_is_said_of_one_worker(caplog: pytest.LogCaptureFixture) -> None
     assert caplog.records == []
 
 
-def test_each_worker_of_uvicorn_says_it(tmp_path: Path) -> None:
-    """As its processes inherit the command."""
+UVICORN = "Application startup complete"
+HYPERCORN = "Running on"
+PROGRAM = ("tests.worker_program",)
+
+
+@pytest.mark.parametrize(
+    ("command", "started", "processes", "warnings"),
+    [
+        pytest.param(
+            ("uvicorn", "tests.waiting_app:app", "--port", "PORT", "--workers", "2"),
+            *(UVICORN, 2, 2),
+            id="the command says two",
+        ),
+        pytest.param((*PROGRAM, "PORT", "2"), UVICORN, 2, 2, id="the program says two"),
+        pytest.param((*PROGRAM, "PORT", "1"), UVICORN, 1, 0, id="the program says one"),
+        pytest.param((*PROGRAM, "PORT", "2", "FOLDER"), UVICORN, 1, 0, id="the program reloads"),
+        pytest.param(
+            ("hypercorn", "tests.waiting_app:app", "--bind", "127.0.0.1:PORT", "-c", "FOLDER/toml"),
+            *(HYPERCORN, 2, 2),
+            id="the file of hypercorn says two",
+        ),
+    ],
+)
+def test_each_worker_says_it_once(
+    tmp_path: Path, command: Sequence[str], started: str, processes: int, warnings: int
+) -> None:
+    """If there are several, whatever asked the server for them."""
     port, log = free_port(), tmp_path / "log"
-    command = [sys.executable, "-m", "uvicorn", "tests.waiting_app:app"]
+    (tmp_path / "toml").write_text("workers = 2")
+    words = [word.replace("PORT", str(port)).replace("FOLDER", str(tmp_path)) for word in command]
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            [*command, "--port", str(port), "--workers", "2"],
+            [sys.executable, "-m", *words],
             cwd=Path(__file__).parents[1],
+            stdout=stream,
             stderr=stream,
         )
     try:
-        wait_until(lambda: log.read_text().count("one of 2 workers") == 2, 30)
-        wait_until(lambda: not is_free(port), 30)
+        wait_until(lambda: log.read_text().count(started) == processes, 30)
+        assert log.read_text().count("one of 2 workers") == warnings
     finally:
         process.terminate()
         process.wait(20)

@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 from functools import cache
+from multiprocessing import current_process
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,9 @@ _SERVERS = {
 
 _OPTIONS = ("--workers", "-w")
 
+_STARTERS = ("hypercorn", "uvicorn")
+"""Servers that start their workers by multiprocessing, and hand them their configuration."""
+
 
 def count_workers(
     arguments: Sequence[str] | None = None, environment: Mapping[str, str] | None = None
@@ -46,17 +50,19 @@ def count_workers(
     return max([int(word) for word in words if word.isdecimal()][-1:], default=1)
 
 
-@cache
 def warn_of_workers(problem: str, cure: str) -> None:
     """Warn, once in a process, if there are others that know nothing of what is in its memory."""
-    workers = count_workers()
+    configured = _count_configured()
+    workers = count_workers() if configured is None else configured
     if workers > 1:
-        logger.warning(
-            "this is one of %d workers, and its %s; pass %s, or run one worker",
-            workers,
-            problem,
-            cure,
-        )
+        _warn(workers, problem, cure)
+
+
+@cache
+def _warn(workers: int, problem: str, cure: str) -> None:
+    logger.warning(
+        "this is one of %d workers, and its %s; pass %s, or run one worker", workers, problem, cure
+    )
 
 
 def _values(arguments: Sequence[str]) -> Iterator[str]:
@@ -67,3 +73,15 @@ def _values(arguments: Sequence[str]) -> Iterator[str]:
             yield value if equals else "".join(arguments[position + 1 : position + 2])
         elif argument.startswith("-w") and argument[2:].isdecimal():
             yield argument[2:]
+
+
+def _count_configured() -> int | None:
+    """Return the number of workers that the server which started this process has configured."""
+    # There is no public way to what a process was given, and its attributes may go any day.
+    process = current_process()
+    module = str(getattr(getattr(process, "_target", None), "__module__", ""))
+    config = getattr(process, "_kwargs", {}).get("config")
+    # uvicorn leaves it at one worker if it reloads.
+    workers = 1 if getattr(config, "should_reload", False) else getattr(config, "workers", None)
+    started = module.partition(".")[0] in _STARTERS
+    return workers if started and isinstance(workers, int) else None

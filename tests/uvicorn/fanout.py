@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
+import socket
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -66,20 +66,16 @@ async def stalling(
         yield server, client, connection
 
 
-async def fill_to_the_brim(connection: Connection) -> None:
+def fill_to_the_brim(connection: Connection) -> None:
     """Leave the socket without room for one byte, while the transport holds nothing."""
-    filler, written = frame(Opcode.BINARY, bytes(120), mask=False), 1
-    rest = filler
-    while written or len(rest) < len(filler):
-        written = 0
-        with suppress(BlockingIOError):
-            while True:
-                taken = os.write(descriptor_of(connection), rest)
-                written += taken
-                # Of the last frame it may take a part, and the rest once there is room.
-                rest = rest[taken:] or filler
-        assert not held_by(connection)
-        await asyncio.sleep(0.05)  # what is on its way arrives, and may make room
+    filler = frame(Opcode.BINARY, bytes(16 * SEND_BUFFER), mask=False)
+    with socket.fromfd(descriptor_of(connection), socket.AF_INET, socket.SOCK_STREAM) as same:
+        # It is given far more than it may hold, so what the peer's system still takes by itself
+        # makes no room. Nor does the last packet have any: nothing is added to the end of a record.
+        same.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * len(filler))
+        assert same.send(filler, socket.MSG_EOR) == len(filler)
+        same.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+    assert not held_by(connection)
 
 
 async def block(connection: Connection, message: str = BLOCK) -> None:

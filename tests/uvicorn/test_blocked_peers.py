@@ -40,7 +40,7 @@ async def test_send_waits_behind_what_was_broadcast_in_this_turn() -> None:
     manager = ConnectionManager(outbox=OutboxOptions(max_bytes=5_000))
     managed = ManagedApp(hold, manager)
     async with stalling(managed) as (_, client, connection):
-        await fill_to_the_brim(connection)
+        fill_to_the_brim(connection)
         await manager.broadcast("a" * 2_000)
         await manager.broadcast("b" * 2_500)
         with pytest.raises(OutboxFull):
@@ -162,7 +162,7 @@ async def test_what_is_collected_in_a_turn_is_within_the_bounds(
     kept = min(bounds.get("max_messages", 10), bounds.get("max_bytes", 10_000) // 1000)
     managed = ManagedApp(hold, manager)
     async with stalling(managed) as (_, client, connection):
-        await fill_to_the_brim(connection)
+        fill_to_the_brim(connection)
         for number in range(10):
             await manager.broadcast(f"{number}" * 1000)
             outbox = connection.outbox
@@ -193,7 +193,7 @@ async def test_messages_held_for_an_aborted_connection_are_not_sent() -> None:
         StalledClient(f"{server.ws}/ws"),
     ):
         blocked, collecting = await opened(managed, 2)
-        await fill_to_the_brim(blocked)
+        fill_to_the_brim(blocked)
         for _ in range(3):
             await blocked.send("held")
         await until(lambda: blocked.outbox.messages == 3)
@@ -209,13 +209,10 @@ async def test_messages_held_for_an_aborted_connection_are_not_sent() -> None:
 
 async def test_a_hook_that_sends_to_who_misses_messages(caplog: pytest.LogCaptureFixture) -> None:
     """It may fail, as any hook; every message is counted once."""
-    sent = 0
 
     def tell(event: object) -> None:
-        nonlocal sent
         if isinstance(event, MessagesDropped):
             event.connection.send_nowait("you missed something")
-            sent += 1  # pragma: no cover  (if by chance there is room)
 
     options = OutboxOptions(max_messages=2, overflow="drop_oldest")
     managed = ManagedApp(hold, ConnectionManager(outbox=options, hooks=[tell]))
@@ -223,13 +220,13 @@ async def test_a_hook_that_sends_to_who_misses_messages(caplog: pytest.LogCaptur
     async with serve(managed, send_buffer=SEND_BUFFER) as server:
         async with StalledClient(f"{server.ws}/ws"):
             (connection,) = await opened(managed)
-            await fill_to_the_brim(connection)
+            fill_to_the_brim(connection)
             for _ in range(6):
                 await manager.broadcast("x" * 1000)
             await until(lambda: manager.statistics().dropped["overflow"])
         await until(lambda: not server.connections)
         figures = manager.statistics()
-        assert figures.sent + sum(figures.dropped.values()) == figures.published + sent
+        assert figures.sent + sum(figures.dropped.values()) == figures.published
         assert figures.queued == 0
     assert "OutboxFull" in caplog.text
 

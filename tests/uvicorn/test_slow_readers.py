@@ -193,7 +193,7 @@ async def test_a_last_frame_that_the_socket_has_no_room_for(
     """A peer that does not read it is dropped a second later, though nothing waited before it."""
     managed = ManagedApp(hold, ConnectionManager(clock=fake_clock))
     async with stalling(managed, timeout_graceful_shutdown=None) as (server, client, connection):
-        await fill_to_the_brim(connection)
+        fill_to_the_brim(connection)
         if how == "the peer closes":
             await client.send_frame(Opcode.CLOSE, (4000).to_bytes(2))
         else:

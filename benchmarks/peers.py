@@ -18,7 +18,7 @@ from benchmarks.ways import FANOUT, FLOOR, LITESTAR, SOCKETIO, WEBSOCKETS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from benchmarks.process import Rig
+    from benchmarks.process import Delivery, Rig
     from benchmarks.stages import Stage, Traffic
     from benchmarks.ways import Way
 
@@ -53,6 +53,7 @@ class Row:
         cost: µs of the server's processor time for each delivery; None if it was not measured.
         ratio: What `FanoutProtocol` took in units of that, round by round.
         wire: Bytes on the wire for each delivery.
+        kernel: Share of the processor time that the kernel took, for all rounds together.
         obstacle: Why it was not measured.
     """
 
@@ -65,6 +66,7 @@ class Row:
     cost: Figure | None = None
     ratio: Figure | None = None
     wire: float = 0
+    kernel: float | None = None
     obstacle: str | None = None
 
     @property
@@ -91,6 +93,20 @@ class _Samples:
     def __init__(self) -> None:
         self.costs: list[float] = []
         self.wires: list[float] = []
+        self.system = self.user = 0
+
+    def add(self, delivery: Delivery) -> None:
+        """Add a round."""
+        self.costs.append(delivery.cost)
+        self.wires.append(delivery.wire)
+        self.system += delivery.ticks[0]
+        self.user += delivery.ticks[1]
+
+    @property
+    def kernel(self) -> float | None:
+        """Share of the processor time that the kernel took; None if that is too short to say."""
+        ticks = self.system + self.user
+        return self.system / ticks if ticks else None
 
 
 def _measure_stage(plan: Plan, stage: Stage) -> list[Row]:
@@ -115,6 +131,7 @@ def _measure_stage(plan: Plan, stage: Stage) -> list[Row]:
                 cost=Figure.of(found.costs) if found else None,
                 ratio=Figure.of_ratio(ours.costs, found.costs) if ours and found else None,
                 wire=median(found.wires) if found else 0,
+                kernel=found.kernel if found else None,
                 obstacle=obstacle,
             )
             rows.append(row)
@@ -143,9 +160,7 @@ def _measure_processes(
             arguments = traffic._asdict() | {"recipients": stage.recipients}
             if traffic.messages > 1:
                 rigs[way].deliver(**arguments | {"messages": 1})  # code and buffers get warm
-            delivery = rigs[way].deliver(**arguments)
-            samples[way, traffic].costs.append(delivery.cost)
-            samples[way, traffic].wires.append(delivery.wire)
+            samples[way, traffic].add(rigs[way].deliver(**arguments))
 
 
 def tables(rows: Sequence[Row]) -> dict[str, str]:
@@ -215,11 +230,13 @@ def _loops(rows: Sequence[Row]) -> list[str]:
 
 def _list(rows: Sequence[Row]) -> str:
     """Return a table with a row for each way."""
+    shows_kernel = any(row.kernel is not None for row in rows)
     return table(
         (
             "event loop",
             "way",
             "µs per delivery (quartiles)",
+            *(("in the kernel",) if shows_kernel else ()),
             "bytes on the wire",
             "FanoutProtocol takes of that (quartiles)",
             "target",
@@ -230,6 +247,7 @@ def _list(rows: Sequence[Row]) -> str:
                 row.loop,
                 row.way,
                 row.cost.show(1) if row.cost else f"not measured: {row.obstacle}",
+                *((_show_share(row.kernel),) if shows_kernel else ()),
                 f"{row.wire:.0f}" if row.cost else "",
                 "" if row.ratio is None or row.way == FANOUT.label else row.ratio.show(2),
                 "" if row.target is None else f"≤ {row.target}",
@@ -238,6 +256,10 @@ def _list(rows: Sequence[Row]) -> str:
             for row in rows
         ],
     )
+
+
+def _show_share(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.0f} %"
 
 
 def _judge(row: Row) -> str:

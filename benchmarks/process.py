@@ -63,6 +63,13 @@ class Process:
         return time.clock_gettime_ns((~self._process.pid << 3) | 2)
 
     @property
+    def cpu_ticks(self) -> tuple[int, int]:
+        """Processor time in and out of the kernel, in ticks of its clock: right over many."""
+        stat = Path(f"/proc/{self._process.pid}/stat").read_text()
+        user, system = stat.rpartition(")")[2].split()[11:13]  # proc_pid_stat(5)
+        return int(system), int(user)
+
+    @property
     def private_memory(self) -> int:
         """Bytes of memory that are resident and not shared. The process pauses for it."""
         rollup = Path(f"/proc/{self._process.pid}/smaps_rollup").read_text()
@@ -100,10 +107,18 @@ class Process:
 
 
 class Delivery(NamedTuple):
-    """µs of the server's processor time, and bytes on the wire, for each delivery."""
+    """
+    What the server took.
+
+    Attributes:
+        cost: µs of processor time for each delivery.
+        wire: Bytes on the wire for each delivery.
+        ticks: Processor time in and out of the kernel, in ticks of its clock, for all of them.
+    """
 
     cost: float
     wire: float
+    ticks: tuple[int, int]
 
 
 class Processes:
@@ -211,7 +226,7 @@ class Rig(Processes):
     def deliver(self, *, messages: int, recipients: int, **arguments: object) -> Delivery:
         """Send, wait until everything is there; return what a delivery took."""
         expected = messages * recipients
-        before = self.server.cpu_ns
+        before, (system, user) = self.server.cpu_ns, self.server.cpu_ticks
         self.load.tell("wait", frames=expected)
         self.server.tell("broadcast", messages=messages, **arguments)
         self.server.answer()
@@ -219,7 +234,9 @@ class Rig(Processes):
         if received["frames"] != expected:
             raise MeasurementFailed(f"{received['frames']} of {expected} messages arrived")
         cost = (self.server.cpu_ns - before) / expected / 1000
-        return Delivery(cost, received["bytes"] / expected)
+        after = self.server.cpu_ticks
+        ticks = (after[0] - system, after[1] - user)
+        return Delivery(cost, received["bytes"] / expected, ticks)
 
 
 class Growth:

@@ -23,6 +23,7 @@ from benchmarks.figures import Figure
 from benchmarks.frames import FrameReader
 from benchmarks.load import Client
 from benchmarks.machine import file_limit
+from benchmarks.process import Process
 from benchmarks.stages import BURST, SINGLE, WAYS, Stage, Traffic
 from benchmarks.talk import Talk
 from benchmarks.texts import texts
@@ -162,6 +163,23 @@ def test_idle_measures_connections_with_and_without_compression() -> None:
         found = found_by_label(part, idle.ENDPOINT, STOCK, FANOUT)
         assert found[idle.ENDPOINT.label].size.median > 0
         assert found[idle.ENDPOINT.label].above.median == 0
+
+
+@pytest.mark.parametrize(
+    ("work", "is_in_kernel"), [("sum(range(100_000))", False), ("os.listdir('/proc')", True)]
+)
+def test_processor_time_is_told_apart(work: str, *, is_in_kernel: bool) -> None:
+    """Whether a process computes itself, or has the kernel do something."""
+    code = (
+        "import os, time\n"
+        f"while time.process_time() < 0.5: {work}\n"
+        "print('{}', flush=True); input()"
+    )
+    with Process(sys.executable, "-c", code, core=None) as process:
+        process.answer()
+        system, user = process.cpu_ticks
+        assert (system > user) == is_in_kernel
+        assert system + user > 0
 
 
 def test_who_is_pinned_still_knows_the_other_processor() -> None:

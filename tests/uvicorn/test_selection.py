@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import importlib.metadata
+import inspect
 import json
 import os
 import re
@@ -12,8 +13,10 @@ import signal
 import subprocess
 import sys
 from contextlib import AsyncExitStack, contextmanager, suppress
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -26,7 +29,9 @@ from wshub import UnsupportedServer
 from wshub.testing import Opcode, StalledClient, until, wait_until
 from wshub.testing.deadline import DEADLINE
 from wshub.uvicorn import FanoutProtocol
-from wshub.uvicorn._guard import LEAST_UVICORN, check_uvicorn
+from wshub.uvicorn._deflate import window_bits_of
+from wshub.uvicorn._guard import _BUILT_ON, LEAST_UVICORN, check_uvicorn
+from wshub.uvicorn._sink import _Protocol as _SinkProtocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -205,13 +210,41 @@ def test_an_old_uvicorn_is_named(version: str, monkeypatch: pytest.MonkeyPatch) 
     assert isinstance(raised.value, ImportError)
 
 
-@pytest.mark.parametrize("name", ["send_receive_event_to_app", "handle_ping", "shutdown"])
+def lacking(name: str, patch: pytest.MonkeyPatch) -> str:
+    """Let uvicorn's protocol be without a method, or never set an attribute; return its name."""
+    path, _, last = f"protocol.{name}".rpartition(".")
+    set_up = WebSocketsSansIOProtocol.__init__
+
+    def set_up_without(protocol: WebSocketsSansIOProtocol, *arguments: Any) -> None:
+        set_up(protocol, *arguments)
+        owner = attrgetter(path)(SimpleNamespace(protocol=protocol))
+        if last in vars(owner):
+            delattr(owner, last)
+        else:
+            patch.delattr(next(kind for kind in type(owner).mro() if last in vars(kind)), last)
+
+    patch.setattr(WebSocketsSansIOProtocol, "__init__", set_up_without)
+    return last
+
+
+@pytest.mark.parametrize("name", _BUILT_ON)
 def test_a_uvicorn_that_lacks_what_is_built_on_is_named(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A release to come may have renamed a method: that is said, not found out by clients."""
-    monkeypatch.delattr(WebSocketsSansIOProtocol, name)
-    with pytest.raises(UnsupportedServer, match=f"a newer wshub.*{name}"):
+    """A release to come may have renamed something: that is said, not found out by clients."""
+    with monkeypatch.context() as patch:
+        last = lacking(name, patch)
+        with pytest.raises(UnsupportedServer, match=f"a newer wshub.*{last}"):
+            check_uvicorn()
+    check_uvicorn()
+
+
+def test_a_uvicorn_whose_protocol_is_made_otherwise_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With other arguments, say: it would fail at the first connection."""
+    monkeypatch.setattr(WebSocketsSansIOProtocol, "__init__", lambda _: None)
+    with pytest.raises(UnsupportedServer, match=r"a newer wshub.*argument"):
         check_uvicorn()
 
 
@@ -249,16 +282,27 @@ def test_importing_it_checks() -> None:
     assert done.stderr.splitlines()[-1].startswith("wshub.exceptions.UnsupportedServer: ")
 
 
-def test_every_method_that_is_overridden_is_checked() -> None:
-    """What the protocol has of its own under the name of one of uvicorn's."""
-    from wshub.uvicorn._guard import _OVERRIDDEN  # noqa: PLC0415
-
+def test_all_that_is_built_on_is_checked() -> None:
+    """What the protocol overrides, and what it and its sink name of uvicorn's, and nothing else."""
     overridden = {
         name
         for name, value in vars(FanoutProtocol).items()
         if callable(value) and not name.startswith("__") and hasattr(WebSocketsSansIOProtocol, name)
     }
-    assert overridden == set(_OVERRIDDEN)
+    overridden -= set(dir(asyncio.Protocol))
+    assert overridden | names_in_protocol() | set(_SinkProtocol.__annotations__) == set(_BUILT_ON)
+
+
+def names_in_protocol() -> set[str]:
+    """Return what is named of the protocol itself, its connection and its configuration."""
+    names = set[str]()
+    for function in (FanoutProtocol, window_bits_of):
+        for node in ast.walk(ast.parse(inspect.getsource(function))):
+            if isinstance(node, ast.Attribute):
+                name = ast.unparse(node).removeprefix("self.").replace("connection.", "conn.")
+                if re.fullmatch(r"[a-z]\w*|(conn|config)\.\w+", name):
+                    names.add(name)
+    return names - {"conn", "config"}
 
 
 def test_the_rest_of_the_package_does_without() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.protocol import OPEN
@@ -242,8 +242,8 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
     async def _run_app(
         self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
     ) -> None:
-        offer: dict[object, object] = {"sink": self._sink, "receive": receive}
-        self.scope.setdefault("extensions", {})[FRAMES_EXTENSION] = offer
+        extensions = cast("dict[str, Any]", scope).setdefault("extensions", {})
+        extensions[FRAMES_EXTENSION] = {"sink": self._sink, "receive": receive}
         try:
             return await self._app(scope, receive, send)
         finally:

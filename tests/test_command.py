@@ -95,6 +95,7 @@ async def test_it_publishes_to_the_connections_of_an_app(
         (["--url", "carrier-pigeon://s3cret@loft", "{}"], "no backend has URLs that begin with"),
         (["--url", "app:s3cret@localhost", "{}"], "no backend has URLs that begin with ''"),
         (["--url", "redis://:s3cret@host:port/0", "{}"], "a host and port of this URL cannot"),
+        (["--url", "postgresql://a:s3cret@host:99999/db", "{}"], "a port cannot be read"),
         (["--url", "nats://a:s3cret@host?speed=9", "{}"], "does not know the option 'speed'"),
         (["--url", "memory://", "{}"], "MemoryBackend reaches no other process"),
     ],

@@ -166,6 +166,8 @@ async def test_a_server_that_complains_is_lost(
         ("nats:/s3cret", {}, "this is no URL of NATS"),
         ("redis://s3cret@host", {}, "this is no URL of NATS"),
         ("nats://s3cret@host:port", {}, "a host and port of this URL cannot be read"),
+        ("nats://host:0", {}, "a port cannot be read; it is a number from 1 to 65535"),
+        ("nats://s3cret@host,other:99999", {}, "a port cannot be read"),
         ("nats://host?ordered=s3crets", {}, "ordered is true or false"),
         ("nats://host?allow_reconnect=true", {}, "does not know the option 'allow_reconnect'"),
         ("nats://host", {"speed": 9}, "does not know the option 'speed'"),

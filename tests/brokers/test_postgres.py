@@ -235,14 +235,38 @@ async def test_an_event_loop_that_does_not_watch_sockets(
         ("postgresql://u:s3%cret@localhost/db", {}, "write % as %25"),
         ("postgresql://u@localhost/db?password=s3%cret", {}, "write % as %25"),
         ("postgresql://[s3cret:x/db", {}, "[ as %5B"),
+        ("postgresql://u:s3cret@localhost:0/db", {}, "it is a number from 1 to 65535"),
+        ("postgresql://u:s3cret@one:1,two:99999/db", {}, "a port cannot be read"),
+        ("postgresql://u:s3cret/db", {}, "a port cannot be read"),
+        ("postgresql://u:s3cret@one,/db", {"port": 65536}, "a port cannot be read"),
+        ("postgresql://u:s3cret@one,two,three/db?port=1,2", {}, "2 port numbers to 3 hosts"),
+        ("postgresql://u:s3cret@localhost/db?sslmode=maybe", {}, 'sslmode value: "maybe"'),
     ],
 )
 def test_a_url_that_cannot_be_read(url: str, options: dict[str, str], problem: str) -> None:
     """It says why, and does not repeat the password."""
-    with pytest.raises(ValueError, match=r"PostgreSQL|%40") as error:
+    with pytest.raises(ValueError, match=r"PostgreSQL|%40|a port") as error:
         PostgresBackend(url, options=options)
     assert problem in str(error.value)
     assert "cret" not in str(error.value)
+
+
+@pytest.mark.one_loop
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"client_encoding": "klingon"}, "client_encoding"),  # says the server
+        ({"connect_timeout": "long"}, "connect_timeout"),  # says psycopg
+        ({"keepalives_idle": "long"}, "keepalives_idle"),  # says libpq, once it has connected
+    ],
+)
+async def test_a_parameter_that_only_shows_on_the_way(
+    postgres: PostgresServer, options: dict[str, str], problem: str
+) -> None:
+    """The start fails: waiting would not help."""
+    refused = await refusal(PostgresBackend(postgres.url, options=options))
+    assert refused.startswith("it refuses a parameter (")
+    assert problem in refused
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+asyncpg"])

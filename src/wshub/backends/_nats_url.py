@@ -7,6 +7,8 @@ import ssl
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qsl, unquote
 
+from wshub.backends._port import read_port
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -17,7 +19,7 @@ _URL = re.compile(
     r"(\?(?P<query>[^#]*))?",
     re.IGNORECASE,
 )
-_HOST = re.compile(r"(\[[^\]]+\]|[^:\[\]]+)(:\d+)?")
+_HOST = re.compile(r"(?P<host>\[[^\]]+\]|[^:\[\]]+)(:(?P<port>\d+))?")
 _FORMS = "nats://user:password@host:4222,host:4222, nats://token@host or, with TLS, nats+tls://…"
 
 _FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
@@ -61,12 +63,11 @@ def read_url(url: str, options: Mapping[str, object]) -> Settings:
     if found is None:
         raise ValueError(f"this is no URL of NATS; use {_FORMS}")
     servers: list[str] = []
-    for host in found["hosts"].split(","):
-        if not _HOST.fullmatch(host or "localhost"):
+    for text in found["hosts"].split(","):
+        address = _HOST.fullmatch(text or "localhost")
+        if address is None:
             raise ValueError(f"a host and port of this URL cannot be read; use {_FORMS}")
-        address = host or "localhost"
-        port = "" if re.search(r":\d+$", address) else ":4222"
-        servers.append(f"nats://{address}{port}")
+        servers.append(f"nats://{address['host']}:{read_port(address['port'] or '4222')}")
     asked: dict[str, Any] = dict(parse_qsl(found["query"] or "", keep_blank_values=True))
     for name in ("ordered", "tls_handshake_first"):
         if name in asked:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 from psycopg import AsyncConnection, Error
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import PGconn
 
 from wshub.backends._broker import BrokerRefused
+from wshub.backends._port import read_port
 from wshub.backends._postgres_link import PostgresLink
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ _URL = re.compile(r"(?P<scheme>postgres(ql)?)(\+[a-z0-9_]+)?://(?P<rest>.*)", re
 _FORM = "postgresql://user:password@host:5432/database"
 _TELLABLE = re.compile("invalid (connection option|URI query parameter)")
 """What libpq says with a name in it. Its other complaints repeat what may be the password."""
+
+_NOWHERE = "/there is no such socket"
 
 _DEFAULTS = {
     "fallback_application_name": "wshub",
@@ -42,6 +46,10 @@ _REFUSALS = (
     (
         "certificate verify failed|certificate file|does not match host name",
         "its certificate is not trusted; see sslmode and sslrootcert",
+    ),
+    (
+        "invalid .*value|bad value for|invalid command-line argument|could not (match|parse)",
+        "it refuses a parameter",
     ),
     ("server does not support SSL", "it does not speak TLS; see sslmode"),
     (
@@ -80,6 +88,7 @@ class PostgresServers:
             if not _TELLABLE.match(problem):
                 problem = "libpq cannot read it; in user and password write % as %25, [ as %5B"
             raise ValueError(f"this is no URL of PostgreSQL: {problem}; use {_FORM}") from None
+        _check(parameters)
         self._parameters: dict[str, ConnParam] = {**_DEFAULTS, **parameters}
         self._turn = 0
 
@@ -115,6 +124,21 @@ class PostgresServers:
                 cut = self._turn % len(values)
                 rotated[name] = ",".join(values[cut:] + values[:cut])
         return make_conninfo("", **rotated)
+
+
+def _check(parameters: Mapping[str, ConnParam]) -> None:
+    """Raise ValueError for what libpq does not object to before it connects."""
+    for port in str(parameters.get("port", "")).split(","):
+        if port.strip():
+            read_port(port.strip())
+    # So it connects: to nowhere, as often as there are hosts.
+    hosts = str(parameters.get("hostaddr") or parameters.get("host", "")).split(",")
+    nowhere = {**parameters, "hostaddr": "", "host": ",".join([_NOWHERE] * len(hosts))}
+    connection = PGconn.connect_start(make_conninfo("", **nowhere).encode())
+    problem = connection.error_message.decode(errors="replace")
+    connection.finish()
+    if _NOWHERE not in problem:
+        raise ValueError(f"PostgreSQL cannot be reached like this: {' '.join(problem.split())}")
 
 
 def _summarize(error: Error) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
-from urllib.parse import unquote
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import parse_qsl, unquote
 
 from wshub.backends._driver import needing
+from wshub.backends._port import read_port
 from wshub.backends._redis_link import CLASSIC, SHARDED
 from wshub.backends._redis_servers import Address, Cluster, Maker, Sentinels, Single
 
@@ -34,11 +35,19 @@ _OURS: dict[str, object] = {
     "health_check_interval": 0,
     "protocol": 2,  # in which a subscriber is answered alike by all versions of redis-py
     "retry": None,  # what is published again may arrive twice
+    "retry_on_error": (),
     "retry_on_timeout": False,
     "socket_connect_timeout": None,
     "socket_timeout": None,  # redis-py 8 would end a subscriber that hears nothing for 5 seconds
 }
 """Options of redis-py's connections that are not the user's: deadlines are the supervisor's."""
+
+_OBJECTS = {
+    *("connection_class", "credential_provider", "driver_info", "encoder_class"),
+    *("event_dispatcher", "maint_notifications_config", "parser_class", "redis_connect_func"),
+    *("retry", "retry_on_error", "socket_keepalive_options"),
+}
+"""Options that are no text. redis-py takes one all the same, and stumbles when it connects."""
 
 
 def find_servers(url: str, *, sharded: bool | None, options: Mapping[str, object]) -> Servers:
@@ -51,7 +60,6 @@ def find_servers(url: str, *, sharded: bool | None, options: Mapping[str, object
     """
     with needing("RedisBackend", "redis"):
         from redis.asyncio.connection import ConnectionPool  # noqa: PLC0415  (an extra)
-        from redis.exceptions import RedisError  # noqa: PLC0415  (an extra)
 
     found = _URL.fullmatch(url)
     if found is None:
@@ -63,6 +71,7 @@ def find_servers(url: str, *, sharded: bool | None, options: Mapping[str, object
         service, _, path = path.partition("/")
         if not service:
             raise ValueError("redis+sentinel:// needs the name of the service as its path")
+    _check_names(found["query"] or "")
     # redis-py knows one host, and reads the rest.
     host, port = addresses[0]
     written = f"[{host}]" if ":" in host else host
@@ -77,13 +86,7 @@ def find_servers(url: str, *, sharded: bool | None, options: Mapping[str, object
     }
     sharded = kind == "cluster" if sharded is None else sharded
     maker = Maker(pool.connection_class, settings, SHARDED if sharded else CLASSIC)
-    try:
-        maker.make()
-    except TypeError as error:
-        raise ValueError(f"redis-py does not know an option: {error}") from error
-    except RedisError as error:
-        raise ValueError(f"redis-py does not take an option: {error}") from error
-    _check_files(settings)
+    _check_options(maker, sentinel)
     if kind == "cluster":
         return Cluster(maker, addresses)
     if kind == "sentinel":
@@ -109,23 +112,45 @@ def explain_refusals() -> dict[type[BaseException], str]:
     }
 
 
-def _check_files(settings: Mapping[str, object]) -> None:
-    """Raise ValueError for a file that cannot be read: to redis-py that is an outage."""
+def _check_names(query: str) -> None:
+    """Raise ValueError for options that a URL cannot have."""
+    for name, _ in parse_qsl(query, keep_blank_values=True):
+        if name in _OBJECTS:
+            raise ValueError(f"{name} cannot be part of a URL")
+
+
+def _check_options(maker: Maker, sentinel: Mapping[str, object]) -> None:
+    """Raise ValueError for what redis-py does not take, or what would be an outage to it."""
+    from redis.exceptions import RedisError  # noqa: PLC0415  (an extra)
+
+    try:
+        connection: Any = maker.make()
+        maker.make(None, **sentinel)
+        "".encode(connection.encoder.encoding)
+    except TypeError as error:
+        raise ValueError(f"redis-py does not know an option: {error}") from error
+    except (LookupError, RedisError) as error:
+        raise ValueError(f"redis-py does not take an option: {error}") from error
     for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
-        path = settings.get(name)
+        path = maker.options.get(name)
         if path is not None:
             try:
                 Path(str(path)).read_bytes()
             except OSError as error:
                 raise ValueError(f"{name} cannot be read: {error}") from error
+    if hasattr(connection, "ssl_context"):
+        try:
+            connection.ssl_context.get()
+        except (OSError, ValueError) as error:
+            raise ValueError(f"an option of TLS cannot be used: {error}") from error
 
 
-def _read_hosts(hosts: str, port: int) -> list[Address]:
+def _read_hosts(hosts: str, usual: int) -> list[Address]:
     addresses: list[Address] = []
     for text in hosts.split(","):
         found = _HOST.fullmatch(text or "localhost")
         if found is None:
             raise ValueError(f"a host and port of this URL cannot be read; use {_FORMS}")
         # Brackets keep an address of IPv6 and its port apart, and are no part of it.
-        addresses.append(Address(found["host"].strip("[]"), int(found["port"] or port)))
+        addresses.append(Address(found["host"].strip("[]"), read_port(found["port"] or str(usual))))
     return addresses

@@ -149,6 +149,10 @@ class Held(Protocol):
         """Write what was collected in this turn."""
         ...
 
+    async def drained(self) -> None:
+        """Wait until nothing waits any longer. May be cancelled."""
+        ...
+
     def pour(self) -> None:
         """Hand everything that waits to the transport, whatever that holds already."""
         ...

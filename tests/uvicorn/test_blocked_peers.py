@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 from fastapi import WebSocket
+from uvicorn.protocols.utils import ClientDisconnected
 
 from tests.managed import ManagedApp, hold
 from tests.uvicorn.fanout import (
+    BLOCK,
     FANOUT,
     SEND_BUFFER,
     block,
@@ -24,6 +26,7 @@ from tests.uvicorn.fanout import (
 )
 from wshub import ConnectionManager, MessagesDropped, OutboxFull, OutboxOptions
 from wshub.testing import (
+    DeadClient,
     Opcode,
     StalledClient,
     frame,
@@ -32,6 +35,7 @@ from wshub.testing import (
 )
 
 if TYPE_CHECKING:
+    from wshub import Connection
     from wshub.testing import FakeClock
 
 
@@ -150,6 +154,76 @@ async def test_what_the_transport_holds_when_a_manager_takes_over() -> None:
             await manager.broadcast(f"{number}")
             assert (await client.read_frame()).payload == f"{number}".encode()
         assert manager.statistics().queued == 0
+
+
+class PastTheManager:
+    """
+    An app that keeps the `send` that its server gave it, as a middleware may.
+
+    Attributes:
+        manager: Has every connection.
+        opened: Every connection so far.
+    """
+
+    def __init__(self) -> None:
+        self.manager = ConnectionManager()
+        self.opened: list[Connection] = []
+        self._sends: list[Any] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async with self.manager.connection(WebSocket(scope, receive, send)) as connection:
+            self._sends.append(send)
+            self.opened.append(connection)
+            await hold(connection)
+
+    async def send(self, message: str) -> None:
+        """Send a text past the manager."""
+        await self._sends[-1]({"type": "websocket.send", "text": message})
+
+    async def block(self) -> Connection:
+        """Broadcast until four messages wait for the only client."""
+        await until(lambda: self.opened)
+        (connection,) = self.opened
+        while connection.outbox.messages < 4:
+            await self.manager.broadcast(BLOCK)
+            await asyncio.sleep(0)
+        return connection
+
+
+@pytest.mark.parametrize("ws", [FANOUT, "websockets-sansio", "wsproto"])
+async def test_what_goes_past_the_manager_leaves_behind_what_waits(ws: str) -> None:
+    """Under uvicorn's own protocols it overtakes; the WebSocket's own `send_text()` never does."""
+    app = PastTheManager()
+    async with (
+        live_server(app, ws=ws, lifespan="off", send_buffer=SEND_BUFFER) as server,
+        StalledClient(f"{server.ws}/ws") as client,
+    ):
+        connection = await app.block()
+        async with asyncio.TaskGroup() as sends:
+            sends.create_task(connection.websocket.send_text("own"))
+            await until(lambda: connection.outbox.messages == 5)
+            sends.create_task(app.send("past"))
+            await asyncio.sleep(0)
+            frames = await frames_until(client, lambda frame: frame.payload == b"own")
+            if ws == FANOUT:
+                frames.append(await client.read_frame())
+        texts = [frame.payload for frame in frames if frame.payload != BLOCK.encode()]
+        assert texts == ([b"own", b"past"] if ws == FANOUT else [b"past", b"own"])
+
+
+async def test_what_goes_past_the_manager_to_a_peer_that_dies() -> None:
+    """It waits no longer than the peer is there."""
+    app = PastTheManager()
+    async with (
+        live_server(app, ws=FANOUT, lifespan="off", send_buffer=SEND_BUFFER) as server,
+        DeadClient(f"{server.ws}/ws", receive_buffer=SEND_BUFFER) as client,
+    ):
+        await app.block()
+        sending = asyncio.create_task(app.send("past"))
+        await asyncio.sleep(0)
+        client.die()
+        with pytest.raises(ClientDisconnected):
+            await sending
 
 
 @pytest.mark.parametrize("overflow", ["disconnect", "drop_oldest", "drop_newest"])

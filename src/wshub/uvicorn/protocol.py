@@ -108,8 +108,10 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
             self._read()
 
     async def send(self, message: ASGISendEvent) -> None:
-        """Take an ASGI event; what was collected before leaves before."""
-        self._flush()
+        """Take an ASGI event; what the manager sent before leaves before."""
+        if self._held is not None:
+            self._held.flush()
+            await self._held.drained()
         await super().send(message)
         if message["type"] == "websocket.close":
             self._sink.end()

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from urllib.parse import urlencode
 import pytest
 from playwright.async_api import async_playwright, expect
 
+from tests.ports import free_port
 from wshub.testing import connect
 from wshub.testing.deadline import DEADLINE
 
@@ -43,11 +45,19 @@ expect.set_options(timeout=DEADLINE * 1000)
 
 
 class Visitor:
-    """One tab of a person, as the rooms page would act for it."""
+    """
+    One tab of a person, as the rooms page would act for it.
+
+    Attributes:
+        client: What it is connected by.
+        id: Who the others know it as.
+        worker: The worker that it is connected to.
+    """
 
     def __init__(self, client: Client) -> None:
         self.client = client
         self.id = ""
+        self.worker = ""
 
     async def say(self, kind: str, **fields: object) -> None:
         """Send one message of the page's."""
@@ -78,7 +88,8 @@ async def _visit(
     query = urlencode({"name": name, "key": key or f"key of {name:16}", "room": rooms}, doseq=True)
     async with connect(f"{server.ws}/ws?{query}") as client:
         visitor = Visitor(client)
-        visitor.id = (await visitor.hear("welcome"))["you"]
+        welcome = await visitor.hear("welcome")
+        visitor.id, visitor.worker = welcome["you"], welcome["worker"]
         yield visitor
 
 
@@ -104,7 +115,7 @@ class Running:
     @property
     def http(self) -> str:
         """The address that the line says."""
-        return self.line.split()[2]
+        return next(word for word in self.line.split() if "://" in word)
 
     @property
     def ws(self) -> str:
@@ -137,6 +148,40 @@ async def _run(
         if process.returncode is None:
             process.kill()
             await process.communicate()
+
+
+@asynccontextmanager
+async def _run_workers(
+    example: str, number: int, *, backend: str, timeout: float
+) -> AsyncIterator[Running]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "uvicorn", f"examples.{example}.app:app"),
+        *("--workers", str(number), "--port", str(free_port())),
+        cwd=ROOT,
+        env={**os.environ, "WSHUB_BACKEND": backend},
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(timeout):
+            line = (await process.stderr.readline()).decode()
+            for _ in range(number):
+                await process.stderr.readuntil(b"Application startup complete.")
+            yield Running(process, line)
+            process.terminate()
+            await process.communicate()
+    finally:
+        if process.returncode is None:  # pragma: no cover (its workers would outlive it)
+            os.killpg(process.pid, signal.SIGKILL)
+            await process.communicate()
+
+
+@pytest.fixture
+def run_workers() -> Callable[..., AbstractAsyncContextManager[Running]]:
+    """Start `uvicorn --workers` with an example, and wait until all of them have started."""
+    return _run_workers
 
 
 @pytest.fixture

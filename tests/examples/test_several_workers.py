@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.async_api import expect
 
+from tests.brokers.kinds import SIMPLE
 from tests.examples.pages import conversation, introduce, send
 
 if TYPE_CHECKING:
@@ -53,6 +54,25 @@ async def test_rooms_span_workers(run: Run, visit: Visit, broker: Broker) -> Non
             assert (await visitor.hear("told"))["text"] == "psst"
         here.process.send_signal(signal.SIGINT)
         assert await here.ended() == (0, "")
+
+
+@pytest.mark.parametrize("kind", SIMPLE, ids=lambda kind: kind.name, scope="session", indirect=True)
+async def test_rooms_span_the_workers_of_one_port(
+    run_workers: Run, visit: Visit, broker: Broker
+) -> None:
+    """As the tutorial starts them; people come in until some are on either worker."""
+    async with AsyncExitStack() as stack:
+        workers = run_workers("rooms", 2, backend=broker.url, timeout=LONG)
+        server = await stack.enter_async_context(workers)
+        visitors: list[Visitor] = []
+        while len({visitor.worker for visitor in visitors}) < 2:
+            visiting = visit(server, f"Ana {len(visitors)}", "lobby")
+            visitors.append(await stack.enter_async_context(visiting))
+        for speaker in (visitors[0], visitors[-1]):  # who has come last is alone on a worker
+            await speaker.say("say", ref="1", room="lobby", text="hi")
+            for visitor in visitors:
+                said = await visitor.hear("said")
+                assert (said["sender"]["id"], said["text"]) == (speaker.id, "hi")
 
 
 async def test_rooms_while_the_broker_is_away(

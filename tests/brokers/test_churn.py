@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import Counter
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
@@ -15,10 +14,11 @@ from tests.brokers.site import Site
 from wshub.testing import until
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from tests.brokers.kinds import Broker, Kind, OwnBroker
     from wshub import Connection
+    from wshub.testing import Client
 
 LONG = pytest.mark.timeout(180)
 
@@ -43,19 +43,24 @@ async def check_churn(
             await stack.enter_async_context(Site(kind.make(broker.url, prefix=prefix)).running())
             for _ in range(2)
         ]
-        async with AsyncExitStack() as clients:
-            for number in range(connections):
-                await clients.enter_async_context(sites[number % 2].connect())
+        async with AsyncExitStack() as connected:
+            clients = [
+                await connected.enter_async_context(sites[number % 2].connect())
+                for number in range(connections)
+            ]
             for site in sites:
                 await site.has(connections // 2)
             members = [member for site in sites for member in site.managed.opened]
-            for _ in range(LOOKS):
+            for member in members:
+                await member.send(member.id)
+            ears = {await client.receive(): client for client in clients}
+            for look in range(LOOKS):
                 end = time.monotonic() + seconds / LOOKS
                 names = [f"room {number}" for number in range(rooms)]
                 lives = [wander(member, names, dice, pause, end) for member in members]
                 await asyncio.gather(*lives)
                 await agree(broker, prefix, members)
-                await all_hear(sites)
+                await all_hear(sites[look % 2], members, ears)
             for member in members[::2]:
                 for room in member.rooms:
                     await member.leave(room)
@@ -85,14 +90,18 @@ async def agree(broker: Broker, prefix: str, members: Sequence[Connection]) -> N
     await until(lambda: broker.subscriptions(prefix) == 1 + len(rooms))
 
 
-async def all_hear(sites: Sequence[Site]) -> None:
-    """Say something in each room, and wait until each site has told it to all of its members."""
-    counts = [Counter(room for one in site.managed.opened for room in one.rooms) for site in sites]
-    sent = [site.manager.statistics().sent for site in sites]
-    for room in counts[0] + counts[1]:
-        await sites[0].manager.broadcast("anybody?", room=room)
-    due = [before + count.total() for before, count in zip(sent, counts, strict=True)]
-    await until(lambda: [site.manager.statistics().sent for site in sites] == due)
+async def all_hear(
+    speaker: Site, members: Sequence[Connection], ears: Mapping[str | bytes, Client]
+) -> None:
+    """Say something in each room: each of its members hears it once, and nobody else does."""
+    for room in set().union(*(member.rooms for member in members)):
+        await speaker.manager.broadcast(room, room=room)
+    await speaker.manager.broadcast("that was all")
+    for member in members:
+        heard: list[str | bytes] = []
+        while "that was all" not in heard:
+            heard.append(await ears[member.id].receive())
+        assert sorted(heard[:-1]) == sorted(member.rooms)
 
 
 @pytest.mark.one_loop

@@ -10,7 +10,7 @@ from wshub.testing import Opcode, frame
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ("CASES", "LIMIT", "TIGHT", "TIGHT_LIMIT", "Case", "closing")
+__all__ = ("ANSWERS", "CASES", "LIMIT", "TIGHT", "TIGHT_LIMIT", "Case", "closing")
 
 CONT, TEXT, BINARY, CLOSE, PING, PONG = Opcode
 
@@ -222,3 +222,18 @@ TIGHT: dict[str, Case] = {
     "a fragment over the limit": refused(frame(BINARY, bytes(TIGHT_LIMIT + 1), fin=False), 1009),
 }
 """The cases for a server with the tight limit."""
+
+ANSWERS: dict[str, bytes] = {
+    "the same": frame(CLOSE, closing(4000, "enough")),
+    "another code": frame(CLOSE, closing(1000)),
+    "no code": frame(CLOSE),
+    "messages before it": frame(TEXT, b"b") * 3 + frame(CLOSE, closing(1000)),
+    "a ping before it": frame(PING, b"?") + frame(CLOSE, closing(1000)),
+    "fragments before it": frame(TEXT, b"b", fin=False) + frame(0, b"c") + frame(CLOSE),
+    "half a message before it": frame(TEXT, b"b", fin=False) + frame(CLOSE),
+    "text that is not UTF-8 before it": frame(TEXT, b"\xff") + frame(CLOSE),
+    "an unmasked one": frame(CLOSE, mask=False),
+    "half a frame": frame(CLOSE, closing(1000))[:3],
+    "nothing": b"",
+}
+"""What a client says to a close frame before it closes its side."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from tests.uvicorn.cases import CASES, LIMIT, TIGHT, TIGHT_LIMIT, Case, closing
+from tests.uvicorn.cases import ANSWERS, CASES, LIMIT, TIGHT, TIGHT_LIMIT, Case, closing
 from tests.uvicorn.wire import Head, answered, code_of, frames_of, open_wire
 from tests.uvicorn.witness import ECHOES, FANOUT, MANAGED, STOCK, Witness
 from wshub.testing import (
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-TEXT, CLOSE, PING, PONG = Opcode.TEXT, Opcode.CLOSE, Opcode.PING, Opcode.PONG
+TEXT, CLOSE = Opcode.TEXT, Opcode.CLOSE
 
 
 class Story(NamedTuple):
@@ -122,21 +122,6 @@ async def test_it_does_the_same_over_tls(
 
 # --- the server closes
 
-
-ANSWERS: dict[str, bytes] = {
-    "the same": frame(CLOSE, closing(4000, "enough")),
-    "another code": frame(CLOSE, closing(1000)),
-    "no code": frame(CLOSE),
-    "messages before it": frame(TEXT, b"b") * 3 + frame(CLOSE, closing(1000)),
-    "a ping before it": frame(PING, b"?") + frame(CLOSE, closing(1000)),
-    "fragments before it": frame(TEXT, b"b", fin=False) + frame(0, b"c") + frame(CLOSE),
-    "half a message before it": frame(TEXT, b"b", fin=False) + frame(CLOSE),
-    "text that is not UTF-8 before it": frame(TEXT, b"\xff") + frame(CLOSE),
-    "an unmasked one": frame(CLOSE, mask=False),
-    "half a frame": frame(CLOSE, closing(1000))[:3],
-    "nothing": b"",
-}
-"""What a client says to a close frame before it closes its side."""
 
 ENDS: dict[str, bytes] = {
     "do=close&code=4000&reason=enough": answered(CLOSE, closing(4000, "enough")),

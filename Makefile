@@ -40,12 +40,15 @@ demo: $(VENV)/.stamp-examples ## start the chat with rooms; PORT=8000 HOST=127.0
 	status=$$?; if [ $$status -eq 130 ]; then exit 0; fi; exit $$status
 
 # Coverage must be complete, unless some tests do not run: ARGS may pick a few, the page tests are
-# skipped where there is no browser, and some with Redis where the system has none.
+# skipped where there is no browser, some with Redis where the system has none, and those with
+# io_uring where it is not permitted, as in Docker.
 BROWSER = $(firstword $(foreach name,chromium chromium-browser google-chrome,\
 	$(shell command -v $(name) 2>/dev/null)))
 REDIS = $(shell command -v redis-server 2>/dev/null)
 PARTIAL = $(if $(strip $(ARGS)),ARGS is set,$(if $(WSHUB_REQUIRE_BROWSER)$(BROWSER),$(if \
-	$(WSHUB_REQUIRE_REDIS)$(REDIS),,some tests need redis-server 7),the page tests need Chromium))
+	$(WSHUB_REQUIRE_REDIS)$(REDIS),$(if $(RING),,there is no io_uring),\
+	some tests need redis-server 7),the page tests need Chromium))
+RING = $(shell $(PY) -c 'from wshub._ring import Ring; Ring(); print(1)' 2>/dev/null)
 
 test: $(VENV)/.stamp-test ## run all tests, with coverage; ARGS= goes to pytest
 	@echo '==> running the tests'

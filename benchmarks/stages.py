@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from benchmarks.ways import FANOUT, FLOOR, LITESTAR, SOCKETIO, STOCK, WEBSOCKETS
+from benchmarks.ways import FANOUT, FLOOR, LITESTAR, RING, SOCKETIO, STOCK, WEBSOCKETS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ("BURST", "FULL", "KIB", "QUICK", "SINGLE", "WAYS", "Plan", "Stage", "Traffic")
 
-WAYS = (FLOOR, WEBSOCKETS, LITESTAR, SOCKETIO, STOCK, FANOUT)
-COMPRESSING = (WEBSOCKETS, STOCK, FANOUT)
+WAYS = (FLOOR, WEBSOCKETS, LITESTAR, SOCKETIO, STOCK, FANOUT, RING)
+COMPRESSING = (WEBSOCKETS, STOCK, FANOUT, RING)
 
 
 class Traffic(NamedTuple):

@@ -9,17 +9,22 @@ from typing import NamedTuple
 from benchmarks.floor import COMPILER
 from benchmarks.floor import FLOOR as C_SERVER
 from benchmarks.process import Rig
+from wshub._ring import Ring
 
 __all__ = (
     "FANOUT",
     "FLOOR",
     "LITESTAR",
+    "RING",
     "SOCKETIO",
     "STOCK",
     "TUTORIAL",
     "WEBSOCKETS",
     "Way",
 )
+
+
+RING_SERVER = "ring_hub"
 
 
 class Way(NamedTuple):
@@ -68,6 +73,11 @@ class Way(NamedTuple):
             return f"there is no C compiler `{COMPILER}`"
         if self.requires is not None and find_spec(self.requires) is None:
             return f"`{self.requires}` is not installed"
+        if self.server == RING_SERVER:
+            try:
+                Ring()
+            except OSError as error:
+                return f"there is no io_uring: {error.strerror}"
         return None
 
 
@@ -86,3 +96,4 @@ STOCK = Way("wshub, stock uvicorn", "hub")
 FANOUT = Way(
     "wshub, FanoutProtocol", "hub", ws="wshub.uvicorn:FanoutProtocol", requires="wshub.uvicorn"
 )
+RING = FANOUT._replace(label=f"{FANOUT.label} with io_uring", server=RING_SERVER)

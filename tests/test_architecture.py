@@ -49,6 +49,7 @@ LAYERS = [
         "_names",
         "_outbox",
         "_reader",
+        "_ring",
         "_sink",
         "_spawned",
         "_tenure",

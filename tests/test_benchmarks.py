@@ -109,11 +109,11 @@ def test_peers_measures_every_way_that_is_installed() -> None:
         Stage("asyncio", 3, (json,), is_compressed=True, starts=1),
     ]
     rows = rows_of(peers, stages=stages, rounds=2)
-    assert [row.way for row in rows[:6]] == [way.label for way in WAYS]
-    for row in found_by_label(rows[:6], WEBSOCKETS, STOCK, FANOUT).values():
+    assert [row.way for row in rows[: len(WAYS)]] == [way.label for way in WAYS]
+    for row in found_by_label(rows[: len(WAYS)], WEBSOCKETS, STOCK, FANOUT).values():
         assert row.cost.median > 0
         assert row.wire >= 66
-    compressed = found_by_label(rows[12:], WEBSOCKETS, STOCK, FANOUT)
+    compressed = found_by_label(rows[2 * len(WAYS) :], WEBSOCKETS, STOCK, FANOUT)
     assert {row.wire < 400 for row in compressed.values()} == {True}
     assert compressed[FANOUT.label].ratio.median == 1
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
 import os
 from typing import TYPE_CHECKING
 
 from wshub._batch import make_empty_batch
+from wshub._ring import Ring
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from wshub._batch import Batch
     from wshub._clock import Clock
@@ -21,8 +24,13 @@ if TYPE_CHECKING:
 
 __all__ = ("Flush",)
 
+logger = logging.getLogger("wshub")
+
 TURN = 256
 """Peers written to before the event loop gets a turn."""
+
+FEW = 8
+"""Peers up to which to prepare one system call for all takes longer than one for each."""
 
 
 class Flush:
@@ -45,6 +53,8 @@ class Flush:
         "_interval",
         "_leave_home",
         "_loop",
+        "_ring",
+        "_uses_ring",
         "empty",
         "runs",
     )
@@ -64,6 +74,8 @@ class Flush:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._home: asyncio.AbstractEventLoop | None = None
         self._leave_home = leave_home
+        self._uses_ring = options.io_uring
+        self._ring: Ring | None = None
         self.runs: int = 0
 
     def add(self, outbox: FramedOutbox) -> None:
@@ -102,6 +114,7 @@ class Flush:
             home, self._home = self._home, loop
             if home is not None and home.is_closed():
                 self._leave_home()
+            self._ring = make_ring() if self._uses_ring else None
 
     def _schedule(self) -> None:
         loop = asyncio.get_running_loop()
@@ -129,7 +142,86 @@ class Flush:
             raise
         self.empty.forget()
 
-    def _write(self, outboxes: Iterable[FramedOutbox]) -> None:
+    def _write(self, outboxes: Sequence[FramedOutbox]) -> None:
+        if self._ring is not None and len(outboxes) > FEW:
+            self._write_each(self._write_together(outboxes, self._ring))
+        else:
+            self._write_each(outboxes)
+
+    def _write_together(
+        self, outboxes: Iterable[FramedOutbox], ring: Ring
+    ) -> Sequence[FramedOutbox]:
+        """Write with one system call; return those that it was not for."""
+        empty = self.empty
+        batch: Batch | None = None
+        form: FrameForm | None = None
+        descriptors: list[int] = []
+        runs: list[tuple[list[int], bytes]] = []
+        chosen: list[FramedOutbox] = []
+        batches: list[Batch] = []
+        others: list[FramedOutbox] = []
+        for outbox in outboxes:
+            pending = outbox.pending
+            descriptor = outbox.descriptor
+            if pending is None or pending is empty or descriptor < 0:
+                others.append(outbox)
+                continue
+            if pending is not batch or outbox.form is not form:
+                batch, form = pending, outbox.form
+                descriptors = []
+                runs.append((descriptors, batch.frames(form)))
+            outbox.pending = empty
+            descriptors.append(descriptor)
+            chosen.append(outbox)
+            batches.append(pending)
+        if not runs:
+            return others
+        results: list[int] = []
+        try:
+            results = ring.send(runs)
+        finally:
+            for outbox, pending in zip(
+                chosen[len(results) :], batches[len(results) :], strict=True
+            ):
+                outbox.pending = pending
+                others.append(outbox)
+        if ring.is_broken:
+            self._ring = None
+            logger.warning("io_uring does not work any longer: each peer gets a system call")
+        self._settle(chosen, batches, runs, results)
+        return others
+
+    def _settle(
+        self,
+        outboxes: Sequence[FramedOutbox],
+        batches: Sequence[Batch],
+        runs: Iterable[tuple[Sequence[int], bytes]],
+        results: Sequence[int],
+    ) -> None:
+        """Count what was taken whole, and go on with the rest."""
+        unfinished: list[tuple[FramedOutbox, Batch, int]] = []
+        start = 0
+        for descriptors, frames in runs:
+            end = start + len(descriptors)
+            size, batch, found = len(frames), batches[start], results[start:end]
+            whole = found.count(size)
+            self._counters.sent += whole * batch.count
+            if whole < len(found):
+                unfinished += [
+                    (outbox, batch, result)
+                    for outbox, result in zip(outboxes[start:end], found, strict=False)
+                    if result != size
+                ]
+            start = end
+        for outbox, batch, _ in unfinished:
+            outbox.hold(batch.count)  # a hook that hears of one of them may send to the others
+        for outbox, batch, result in unfinished:
+            if result >= 0 or result == -errno.EAGAIN:
+                outbox.settle_held(batch, max(0, result))
+            else:
+                outbox.lose_held(batch.count, OSError(-result, os.strerror(-result)))
+
+    def _write_each(self, outboxes: Iterable[FramedOutbox]) -> None:
         empty, write, sent = self.empty, os.write, 0
         batch: Batch | None = None
         form: FrameForm | None = None
@@ -160,3 +252,12 @@ class Flush:
             else:
                 outbox.settle(pending, written)
         self._counters.sent += sent
+
+
+def make_ring() -> Ring | None:
+    """Return a ring, or None, with a warning, where the system has or permits none."""
+    try:
+        return Ring()
+    except OSError as error:
+        logger.warning("io_uring is not to be had (%s): each peer gets a system call", error)
+        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
@@ -92,6 +93,28 @@ class FramedOutbox(Outbox):
         """Go on with a batch of whose frames the peer has taken so many bytes."""
         self._settle(batch, written)
         self._go_on()
+
+    def hold(self, messages: int) -> None:
+        """Let what is put wait behind so many messages that `settle_held()` or the like is for."""
+        self.pending = None
+        self._counters.queued += messages
+        self._writing = messages
+        self._write = asyncio.get_running_loop().create_future()
+
+    def settle_held(self, batch: Batch, written: int) -> None:
+        """Do as `settle()`, after `hold()`."""
+        if self._release():
+            self.settle(batch, written)
+
+    def lose_held(self, messages: int, error: Exception) -> None:
+        """Do as `lose()`, after `hold()`."""
+        if self._release():
+            self.lose(messages, error)
+
+    def _release(self) -> bool:
+        """Return whether it has not been discarded since `hold()`, with what that was for."""
+        self._counters.queued -= self._writing
+        return self._end_write() is not None
 
     def lose(self, messages: int, error: Exception) -> None:
         """Give up so many messages, which are not counted as queued, and the peer, who is gone."""

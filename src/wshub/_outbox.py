@@ -42,10 +42,14 @@ class OutboxOptions:
             0: those of one turn of the event loop. Only with `wshub.uvicorn.FanoutProtocol`.
         compress_from: Bytes of payload below which a message is not compressed. Only with
             `wshub.uvicorn.FanoutProtocol`.
+        io_uring: Write to many peers with one system call, where the system permits that: Linux
+            5.18 or newer, and no container that forbids it, as Docker's do by default. Otherwise
+            a warning is logged, and each peer gets a system call. Only with
+            `wshub.uvicorn.FanoutProtocol`, and not over TLS.
 
     Raises:
-        ValueError: A bound is not positive, one of the last two is negative, or `overflow` is
-            none of the three words.
+        ValueError: A bound is not positive, `flush_interval` or `compress_from` is negative, or
+            `overflow` is none of the three words.
     """
 
     max_messages: int = 1024
@@ -54,6 +58,7 @@ class OutboxOptions:
     send_timeout: float = 10.0
     flush_interval: float = 0.0
     compress_from: int = 128
+    io_uring: bool = False
 
     def __post_init__(self) -> None:
         for field in ("max_messages", "max_bytes", "send_timeout"):

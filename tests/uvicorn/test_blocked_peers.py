@@ -232,7 +232,8 @@ async def test_what_is_collected_in_a_turn_is_within_the_bounds(
     overflow: Literal["disconnect", "drop_oldest", "drop_newest"], bounds: dict[str, int]
 ) -> None:
     """A turn's broadcasts to a peer that blocks wait, or overflow, as one by one."""
-    manager = ConnectionManager(outbox=OutboxOptions(overflow=overflow, **bounds))
+    options = OutboxOptions(overflow=overflow, **bounds)  # type: ignore[arg-type]  # no flags
+    manager = ConnectionManager(outbox=options)
     kept = min(bounds.get("max_messages", 10), bounds.get("max_bytes", 10_000) // 1000)
     managed = ManagedApp(hold, manager)
     async with stalling(managed) as (_, client, connection):

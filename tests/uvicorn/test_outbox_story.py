@@ -124,12 +124,18 @@ class Story:
 
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("overflow", ["disconnect", "drop_oldest", "drop_newest"])
+@pytest.mark.parametrize("io_uring", [False, True])
 @pytest.mark.parametrize("examples", [150, pytest.param(4000, marks=pytest.mark.slow)])
 @pytest.mark.timeout(600)
 def test_whatever_happens_to_an_outbox(
-    loop: str, overflow: Literal["disconnect", "drop_oldest", "drop_newest"], examples: int
+    loop: str,
+    overflow: Literal["disconnect", "drop_oldest", "drop_newest"],
+    io_uring: bool,  # noqa: FBT001
+    examples: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Order, bounds and figures hold, and what comes is what was put, each message whole."""
+    monkeypatch.setattr("wshub._flush.FEW", 0)
 
     @settings(
         max_examples=examples,
@@ -143,6 +149,7 @@ def test_whatever_happens_to_an_outbox(
     def plays(steps: list[tuple[int, tuple[str, Any]]], data: st.DataObject) -> None:
         options = OutboxOptions(
             overflow=overflow,
+            io_uring=io_uring,
             max_messages=data.draw(st.integers(1, 5)),
             max_bytes=data.draw(st.integers(300, 3000)),
         )

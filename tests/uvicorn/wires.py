@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from wshub import _flush
 from wshub._counters import Counters
 from wshub._eager import start_eagerly
 from wshub._flush import Flush
@@ -16,7 +18,7 @@ from wshub.messages import Outgoing
 from wshub.testing import FakeClock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from wshub import OutboxOptions
     from wshub._eager import Start
@@ -132,6 +134,27 @@ class Wire:
                 self._drained.set_result(None)
 
 
+class WireRing:
+    """Writes to wires as a ring does to sockets: first to all, and then it says what they took."""
+
+    is_broken = False
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+
+    def send(self, runs: Sequence[tuple[Sequence[int], bytes]]) -> list[int]:
+        """Do as `Ring.send()`."""
+        return [self._put(one, data) for descriptors, data in runs for one in descriptors]
+
+    def _put(self, descriptor: int, data: bytes) -> int:
+        try:
+            return self._network.write(descriptor, data)
+        except BlockingIOError:
+            return -errno.EAGAIN
+        except BrokenPipeError:
+            return -errno.EPIPE
+
+
 class NotedOutbox(FramedOutbox):
     """
     An outbox that takes note of what is put.
@@ -198,6 +221,7 @@ class Network:
         self.clock = FakeClock()
         self.flush = Flush(options, self.counters, self.clock, lambda: None)
         self.peers = [Peer(self) for _ in range(peers)]
+        self._wires = {peer.wire.descriptor: peer.wire for peer in self.peers}
         self.writes = 0
         self._count = 0
 
@@ -224,20 +248,20 @@ class Network:
         """Put one message into one outbox, behind whatever waits."""
         await peer.outbox.put_when_room(self.message(size))
 
+    def write(self, descriptor: int, data: bytes) -> int:
+        """Do as `os.write()`, to a wire."""
+        self.writes += 1
+        return self._wires[descriptor].put(data)
+
     @contextmanager
     def connected(self) -> Iterator[None]:
-        """Lead `os.write()` to the wires for the length of the block."""
-        write = os.write
-        wires = {peer.wire.descriptor: peer.wire for peer in self.peers}
-
-        def write_to(descriptor: int, data: bytes) -> int:
-            self.writes += 1
-            return wires[descriptor].put(data)
-
-        os.write = write_to  # type: ignore[assignment]
+        """Lead `os.write()` and rings to the wires for the length of the block."""
+        write, make_ring = os.write, _flush.make_ring
+        os.write = self.write  # type: ignore[assignment]
+        _flush.make_ring = lambda: WireRing(self)  # type: ignore[assignment,return-value]
         try:
             yield
         finally:
-            os.write = write
+            os.write, _flush.make_ring = write, make_ring
             for peer in self.peers:
                 peer.wire.end()

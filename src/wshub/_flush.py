@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import os
+from collections import deque
 from typing import TYPE_CHECKING
 
 from wshub._batch import make_empty_batch
-from wshub._ring import Ring
+from wshub._ring import ENTRIES, UNKNOWN, Ring
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -26,7 +26,7 @@ __all__ = ("Flush",)
 
 logger = logging.getLogger("wshub")
 
-TURN = 256
+TURN = ENTRIES
 """Peers written to before the event loop gets a turn."""
 
 FEW = 8
@@ -37,8 +37,8 @@ class Flush:
     """
     Writes what the outboxes of one manager have collected.
 
-    Its two loops are flat, without a call for each recipient but the one to the system: beside
-    that, a call costs as much as all the rest.
+    Its loops are flat, without a call for each recipient but the one to the system, if there is
+    one: beside that, a call costs as much as all the rest.
 
     Attributes:
         empty: What an outbox has collected that has collected nothing.
@@ -151,7 +151,7 @@ class Flush:
     def _write_together(
         self, outboxes: Iterable[FramedOutbox], ring: Ring
     ) -> Sequence[FramedOutbox]:
-        """Write with one system call; return those that it was not for."""
+        """Write with one system call; return those that are to be written to by themselves."""
         empty = self.empty
         batch: Batch | None = None
         form: FrameForm | None = None
@@ -160,35 +160,33 @@ class Flush:
         chosen: list[FramedOutbox] = []
         batches: list[Batch] = []
         others: list[FramedOutbox] = []
-        for outbox in outboxes:
-            pending = outbox.pending
-            descriptor = outbox.descriptor
-            if pending is None or pending is empty or descriptor < 0:
-                others.append(outbox)
-                continue
-            if pending is not batch or outbox.form is not form:
-                batch, form = pending, outbox.form
-                descriptors = []
-                runs.append((descriptors, batch.frames(form)))
-            outbox.pending = empty
-            descriptors.append(descriptor)
-            chosen.append(outbox)
-            batches.append(pending)
-        if not runs:
-            return others
         results: list[int] = []
         try:
-            results = ring.send(runs)
+            for outbox in outboxes:
+                pending = outbox.pending
+                descriptor = outbox.descriptor
+                if pending is None or pending is empty or descriptor < 0:
+                    others.append(outbox)
+                    continue
+                if pending is not batch or outbox.form is not form:
+                    batch, form = pending, outbox.form
+                    descriptors = []
+                    runs.append((descriptors, batch.frames(form)))
+                outbox.pending = empty
+                descriptors.append(descriptor)
+                chosen.append(outbox)
+                batches.append(pending)
+            if runs:
+                results = ring.send(runs)
+        except BaseException:
+            if ring.is_broken:  # it was writing, and to whom cannot be said
+                results = [UNKNOWN] * len(chosen)
+            raise
         finally:
-            for outbox, pending in zip(
-                chosen[len(results) :], batches[len(results) :], strict=True
-            ):
-                outbox.pending = pending
-                others.append(outbox)
-        if ring.is_broken:
-            self._ring = None
-            logger.warning("io_uring does not work any longer: each peer gets a system call")
-        self._settle(chosen, batches, runs, results)
+            others += self._settle(chosen, batches, runs, results)
+            if ring.is_broken:
+                self._ring = None
+                logger.warning("io_uring does not work any longer: each peer gets a system call")
         return others
 
     def _settle(
@@ -197,29 +195,45 @@ class Flush:
         batches: Sequence[Batch],
         runs: Iterable[tuple[Sequence[int], bytes]],
         results: Sequence[int],
-    ) -> None:
-        """Count what was taken whole, and go on with the rest."""
-        unfinished: list[tuple[FramedOutbox, Batch, int]] = []
+    ) -> list[FramedOutbox]:
+        """Count what was taken whole, go on with what was in part; return who took nothing."""
+        nothing: list[FramedOutbox] = []
+        partly: deque[tuple[FramedOutbox, Batch, int]] = deque()
         start = 0
         for descriptors, frames in runs:
             end = start + len(descriptors)
-            size, batch, found = len(frames), batches[start], results[start:end]
+            size, found = len(frames), results[start:end]
             whole = found.count(size)
-            self._counters.sent += whole * batch.count
-            if whole < len(found):
-                unfinished += [
-                    (outbox, batch, result)
-                    for outbox, result in zip(outboxes[start:end], found, strict=False)
-                    if result != size
-                ]
+            if whole:
+                self._counters.sent += whole * batches[start].count
+            if whole < len(descriptors):
+                for index in range(start, end):
+                    result = results[index] if index < len(results) else 0
+                    outbox, batch = outboxes[index], batches[index]
+                    if result == UNKNOWN:
+                        outbox.hold(batch.count)
+                        partly.append((outbox, batch, result))
+                    elif 0 < result < size:
+                        outbox.hold(batch.count)  # a hook that hears of others may send to it
+                        partly.appendleft((outbox, batch, result))  # before hooks hear
+                    elif result != size:
+                        outbox.pending = batch
+                        nothing.append(outbox)
             start = end
-        for outbox, batch, _ in unfinished:
-            outbox.hold(batch.count)  # a hook that hears of one of them may send to the others
-        for outbox, batch, result in unfinished:
-            if result >= 0 or result == -errno.EAGAIN:
-                outbox.settle_held(batch, max(0, result))
-            else:
-                outbox.lose_held(batch.count, OSError(-result, os.strerror(-result)))
+        self._settle_held(partly)
+        return nothing
+
+    def _settle_held(self, partly: deque[tuple[FramedOutbox, Batch, int]]) -> None:
+        try:
+            while partly:
+                outbox, batch, written = partly.popleft()
+                if written == UNKNOWN:
+                    outbox.lose_held(batch.count, ConnectionAbortedError("io_uring broke"))
+                else:
+                    outbox.settle_held(batch, written)
+        finally:
+            if partly:  # what a hook raises is nobody else's concern
+                asyncio.get_running_loop().call_soon(self._settle_held, partly)
 
     def _write_each(self, outboxes: Iterable[FramedOutbox]) -> None:
         empty, write, sent = self.empty, os.write, 0

@@ -105,6 +105,7 @@ class FramedOutbox(Outbox):
         """Do as `settle()`, after `hold()`."""
         if self._release():
             self.settle(batch, written)
+            self._wake()
 
     def lose_held(self, messages: int, error: Exception) -> None:
         """Do as `lose()`, after `hold()`."""
@@ -114,7 +115,11 @@ class FramedOutbox(Outbox):
     def _release(self) -> bool:
         """Return whether it has not been discarded since `hold()`, with what that was for."""
         self._counters.queued -= self._writing
-        return self._end_write() is not None
+        held = self._end_write()
+        if held is None:
+            return False
+        held.cancel()  # who waits for it looks again
+        return True
 
     def lose(self, messages: int, error: Exception) -> None:
         """Give up so many messages, which are not counted as queued, and the peer, who is gone."""

@@ -43,9 +43,9 @@ class OutboxOptions:
         compress_from: Bytes of payload below which a message is not compressed. Only with
             `wshub.uvicorn.FanoutProtocol`.
         io_uring: Write to many peers with one system call, where the system permits that: Linux
-            5.18 or newer, and no container that forbids it, as Docker's do by default. Otherwise
-            a warning is logged, and each peer gets a system call. Only with
-            `wshub.uvicorn.FanoutProtocol`, and not over TLS.
+            5.18 or newer on x86-64 or 64-bit ARM, and no container that forbids it, as Docker's
+            do by default. Otherwise a warning is logged, and each peer gets a system call. Only
+            with `wshub.uvicorn.FanoutProtocol`, and not over TLS.
 
     Raises:
         ValueError: A bound is not positive, `flush_interval` or `compress_from` is negative, or

@@ -22,6 +22,12 @@ __all__ = ("Ring",)
 ENTRIES = 256
 """Most writes of one system call; a power of two."""
 
+UNKNOWN = -errno.ECANCELED
+"""What `Ring.send()` returns for a socket that may have taken something, or nothing."""
+
+LONGEST = 0x7FFFF000
+"""Bytes that Linux takes at most in one write, write(2)."""
+
 # linux/io_uring.h, whose numbers and structures no version changes.
 _SETUP, _ENTER = 425, 426
 _SUBMIT_ALL = 1 << 7
@@ -40,6 +46,8 @@ _MACHINES = ("x86_64", "aarch64")
 class Ring:
     """
     Writes to sockets, for one thread of one process. Nothing is on its way between two calls.
+
+    It has four descriptors, of itself and what is mapped, until it is let go.
 
     Attributes:
         is_broken: Whether it does not write any longer.
@@ -94,8 +102,8 @@ class Ring:
 
         Returns:
             What each socket took, in order, or the negative number of an error, as
-            `-errno.EAGAIN`. If it broke, some may be missing at the end: to these nothing was
-            written.
+            `-errno.EAGAIN`. If it broke, some may be missing at the end, to which nothing was
+            written, or `UNKNOWN`. So is everything if it breaks while it raises.
         """
         if os.getpid() != self._process:
             self.is_broken = True  # what it consists of is shared with the process that forked
@@ -105,28 +113,36 @@ class Ring:
             descriptors.extend(some)
             address = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0
             addresses += array("Q", (address,)) * len(some)
-            lengths += array("I", (len(data),)) * len(some)
+            lengths += array("I", (min(len(data), LONGEST),)) * len(some)
         count = len(descriptors)
-        start = self._asked[0] % ENTRIES
+        # From where the kernel is: what an earlier call left behind, if one failed, is not sent.
+        start = self._taken[0] % ENTRIES
         _put(self._descriptors, start, descriptors)
         _put(self._addresses, start, addresses)
         _put(self._lengths, start, lengths)
-        self._asked[0] = (self._asked[0] + count) & _WRAP
+        self._seen[0] = self._done[0]
+        self._asked[0] = (self._taken[0] + count) & _WRAP
+        self.is_broken = True  # unless all goes well; also if a signal's handler raises
         # None of these writes waits, so when it returns all are done.
-        taken = max(0, self._call(_ENTER, self._descriptor, count, count, _GET_EVENTS, None, 0))
+        call = (_ENTER, self._descriptor, count, count, _GET_EVENTS, None, ctypes.c_size_t(0))
+        taken = max(0, self._call(*call))
         seen = self._seen[0]
         done = (self._done[0] - seen) & _WRAP
         slots = _take(self._slots, seen % self._completions, done)
         results = _take(self._results, seen % self._completions, done)
-        self._seen[0] = (seen + done) & _WRAP
-        if not done == taken == count:
-            self.is_broken = True
-            self._asked[0] = self._taken[0]
         expected = self._order[start : start + taken]
-        if slots == expected:
-            return results
-        found = dict(zip(slots, results, strict=True))
-        return [found.get(slot, -errno.ECANCELED) for slot in expected]
+        if slots != expected:
+            found = dict(zip(slots, results, strict=True))
+            results = [found.get(slot, UNKNOWN) for slot in expected]
+        if done == taken == count:
+            self.is_broken = False
+        elif done < taken:
+            _still_read.append((self, runs))
+        return results
+
+
+_still_read: list[object] = []
+"""What the kernel may yet read, as it has not said that it is done: never, as far as we know."""
 
 
 def _put(field: memoryview, start: int, values: array[int]) -> None:

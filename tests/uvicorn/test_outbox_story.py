@@ -42,7 +42,8 @@ class Story:
         self._network = Network(options, 2)
         self._senders: list[asyncio.Task[None]] = []
 
-    async def play(self, steps: list[tuple[int, tuple[str, Any]]]) -> None:
+    async def play(self, steps: list[tuple[int, tuple[str, Any]]]) -> int:
+        """Return how often many were written to at once."""
         network = self._network
         with network.connected():
             for number, (step, value) in steps:
@@ -68,6 +69,7 @@ class Story:
                 assert network.counters.sent <= whole
                 if not network.counters.dropped["closed"]:
                     assert network.counters.sent == whole
+        return network.rings
 
     async def _take(self, peer: Peer, step: str, value: Any) -> None:
         network, outbox = self._network, peer.outbox
@@ -136,6 +138,7 @@ def test_whatever_happens_to_an_outbox(
 ) -> None:
     """Order, bounds and figures hold, and what comes is what was put, each message whole."""
     monkeypatch.setattr("wshub._flush.FEW", 0)
+    rings = 0
 
     @settings(
         max_examples=examples,
@@ -147,6 +150,7 @@ def test_whatever_happens_to_an_outbox(
     )
     @given(st.lists(st.tuples(st.integers(0, 1), STEPS), max_size=40), st.data())
     def plays(steps: list[tuple[int, tuple[str, Any]]], data: st.DataObject) -> None:
+        nonlocal rings
         options = OutboxOptions(
             overflow=overflow,
             io_uring=io_uring,
@@ -154,6 +158,7 @@ def test_whatever_happens_to_an_outbox(
             max_bytes=data.draw(st.integers(300, 3000)),
         )
         with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
-            runner.run(Story(options).play(steps))
+            rings += runner.run(Story(options).play(steps))
 
     plays()
+    assert (rings > 0) == io_uring

@@ -144,6 +144,7 @@ class WireRing:
 
     def send(self, runs: Sequence[tuple[Sequence[int], bytes]]) -> list[int]:
         """Do as `Ring.send()`."""
+        self._network.rings += 1
         return [self._put(one, data) for descriptors, data in runs for one in descriptors]
 
     def _put(self, descriptor: int, data: bytes) -> int:
@@ -213,6 +214,7 @@ class Network:
     Attributes:
         peers: All of them.
         writes: How often something was written past a transport.
+        rings: How often to many at once.
     """
 
     def __init__(self, options: OutboxOptions, peers: int) -> None:
@@ -222,7 +224,7 @@ class Network:
         self.flush = Flush(options, self.counters, self.clock, lambda: None)
         self.peers = [Peer(self) for _ in range(peers)]
         self._wires = {peer.wire.descriptor: peer.wire for peer in self.peers}
-        self.writes = 0
+        self.writes = self.rings = 0
         self._count = 0
 
     def message(self, size: int = 200) -> Outgoing:

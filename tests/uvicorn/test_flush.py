@@ -302,10 +302,16 @@ async def test_a_turn_lets_go_of_its_messages() -> None:
         assert network.flush.empty._following is None
 
 
+@pytest.mark.parametrize("io_uring", [False, True])
 @pytest.mark.parametrize("when", ["written to", "waited for"])
-async def test_a_peer_that_is_lost(when: str) -> None:
+async def test_a_peer_that_is_lost(
+    when: str,
+    io_uring: bool,  # noqa: FBT001
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """It is evicted, and what it did not get is counted."""
-    network = Network(OutboxOptions(), 2)
+    monkeypatch.setattr("wshub._flush.FEW", 0)
+    network = Network(OutboxOptions(io_uring=io_uring), 2)
     lost, other = network.peers
     with network.connected():
         if when == "waited for":
@@ -321,3 +327,22 @@ async def test_a_peer_that_is_lost(when: str) -> None:
         assert (lost.evicted, other.evicted) == (["write_failed"], [])
         assert other.wire.messages == [1]
         assert (network.counters.sent, network.counters.dropped["closed"]) == (1, 1)
+        assert (network.rings == 1) == io_uring
+
+
+async def test_what_waits_is_poured_behind_what_the_transport_holds() -> None:
+    """At a stop; whoever waits for the one is told once both have left."""
+    network = Network(OutboxOptions(), 1)
+    (peer,) = network.peers
+    with network.connected():
+        peer.wire.room = 50
+        network.broadcast()
+        await asyncio.sleep(0)
+        network.broadcast()
+        drained = asyncio.ensure_future(peer.outbox.drained())
+        peer.outbox.pour()
+        peer.wire.give_room(None)
+        await asyncio.wait_for(drained, 5)
+        await asyncio.sleep(0)
+        assert peer.wire.messages == [1, 2]
+    assert (network.counters.sent, network.counters.queued) == (2, 0)

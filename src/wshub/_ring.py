@@ -15,7 +15,7 @@ from array import array
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 __all__ = ("Ring",)
 
@@ -61,8 +61,9 @@ class Ring:
             raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
         self.is_broken = False
         self._process = os.getpid()
-        self._call = ctypes.CDLL(None, use_errno=True).syscall
-        self._call.restype = ctypes.c_long
+        call = ctypes.CDLL(None, use_errno=True).syscall
+        call.restype = ctypes.c_long
+        self._call: Callable[..., int] = call
         params = (ctypes.c_uint32 * _PARAMS)()
         params[2] = _SUBMIT_ALL
         self._descriptor: int = self._call(_SETUP, ENTRIES, ctypes.byref(params))

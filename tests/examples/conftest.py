@@ -129,17 +129,24 @@ class Running:
         return self.process.returncode, stderr.decode()
 
 
+async def _start(
+    *arguments: str, backend: str, stdout: int, start_new_session: bool = False
+) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", *arguments),
+        cwd=ROOT,
+        env={**os.environ, "WSHUB_BACKEND": backend},
+        stdout=stdout,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=start_new_session,
+    )
+
+
 @asynccontextmanager
 async def _run(
     *arguments: str, backend: str = "memory://", timeout: float = 2 * DEADLINE
 ) -> AsyncIterator[Running]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "examples", *arguments),
-        cwd=ROOT,
-        env={**os.environ, "WSHUB_BACKEND": backend},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
+    process = await _start("examples", *arguments, backend=backend, stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
     try:
         async with asyncio.timeout(timeout):
@@ -154,13 +161,11 @@ async def _run(
 async def _run_workers(
     example: str, number: int, *, backend: str, timeout: float
 ) -> AsyncIterator[Running]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "uvicorn", f"examples.{example}.app:app"),
+    process = await _start(
+        *("uvicorn", f"examples.{example}.app:app"),
         *("--workers", str(number), "--port", str(free_port())),
-        cwd=ROOT,
-        env={**os.environ, "WSHUB_BACKEND": backend},
+        backend=backend,
         stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
         start_new_session=True,
     )
     assert process.stderr is not None

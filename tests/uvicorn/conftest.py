@@ -1,4 +1,4 @@
-"""A certificate for servers that speak TLS."""
+"""What tests of the frame sink share."""
 
 from __future__ import annotations
 
@@ -16,3 +16,9 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ssl.SSLC
     path = tmp_path_factory.mktemp("certificate") / "localhost.pem"
     authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(path))
     return str(path), context
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a handful of peers be enough for one system call."""
+    monkeypatch.setattr("wshub._flush.FEW", 0)

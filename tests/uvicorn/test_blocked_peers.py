@@ -232,7 +232,11 @@ async def test_what_is_collected_in_a_turn_is_within_the_bounds(
     overflow: Literal["disconnect", "drop_oldest", "drop_newest"], bounds: dict[str, int]
 ) -> None:
     """A turn's broadcasts to a peer that blocks wait, or overflow, as one by one."""
-    options = OutboxOptions(overflow=overflow, **bounds)  # type: ignore[arg-type]  # no flags
+    options = OutboxOptions(
+        overflow=overflow,
+        max_messages=bounds.get("max_messages", 1024),
+        max_bytes=bounds.get("max_bytes", 1024 * 1024),
+    )
     manager = ConnectionManager(outbox=options)
     kept = min(bounds.get("max_messages", 10), bounds.get("max_bytes", 10_000) // 1000)
     managed = ManagedApp(hold, manager)

@@ -304,13 +304,9 @@ async def test_a_turn_lets_go_of_its_messages() -> None:
 
 @pytest.mark.parametrize("io_uring", [False, True])
 @pytest.mark.parametrize("when", ["written to", "waited for"])
-async def test_a_peer_that_is_lost(
-    when: str,
-    io_uring: bool,  # noqa: FBT001
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.mark.usefixtures("few")
+async def test_a_peer_that_is_lost(when: str, *, io_uring: bool) -> None:
     """It is evicted, and what it did not get is counted."""
-    monkeypatch.setattr("wshub._flush.FEW", 0)
     network = Network(OutboxOptions(io_uring=io_uring), 2)
     lost, other = network.peers
     with network.connected():

@@ -43,6 +43,13 @@ async def tell(ws: str, path: str, talk: Talk, certificate: tuple[str, ssl.SSLCo
     return Story(wire.received, wire.said_goodbye, witness.saw[0])
 
 
+async def tell_alike(path: str, talk: Talk, certificate: tuple[str, ssl.SSLContext]) -> Story:
+    """Return what is the same with uvicorn's own protocol."""
+    ours = await tell(FANOUT, path, talk, certificate)
+    assert ours == await tell(STOCK, path, talk, certificate)
+    return ours
+
+
 @pytest.mark.parametrize("path", ECHOES)
 async def test_a_client_that_says_in_tls_that_it_says_no_more(
     path: str, certificate: tuple[str, ssl.SSLContext]
@@ -54,8 +61,7 @@ async def test_a_client_that_says_in_tls_that_it_says_no_more(
         await wire.read(3)
         await wire.send_last(b"")
 
-    ours = await tell(FANOUT, path, talk, certificate)
-    assert ours == await tell(STOCK, path, talk, certificate)
+    ours = await tell_alike(path, talk, certificate)
     assert ours == (answered(TEXT, b"a"), True, ["a", (1005, "")])
 
 
@@ -68,8 +74,7 @@ async def test_a_client_that_says_so_together_with_its_last_message(
     async def talk(wire: HalfTls) -> None:
         await wire.send_last(frame(TEXT, b"a"))
 
-    ours = await tell(FANOUT, path, talk, certificate)
-    assert ours == await tell(STOCK, path, talk, certificate)
+    ours = await tell_alike(path, talk, certificate)
     assert ours == (b"", True, ["a", (1005, "")])
 
 
@@ -84,8 +89,7 @@ async def test_a_client_that_only_shuts_its_socket(
         await wire.read(3)
         wire.shut()
 
-    ours = await tell(FANOUT, path, talk, certificate)
-    assert ours == await tell(STOCK, path, talk, certificate)
+    ours = await tell_alike(path, talk, certificate)
     assert ours == (answered(TEXT, b"a"), False, ["a", (1005, "")])
 
 
@@ -99,8 +103,7 @@ async def test_a_handler_that_returns_without_a_word(
         await until(lambda: wire.said_goodbye)
         await wire.send_last(b"")
 
-    ours = await tell(FANOUT, "/plain?do=return", talk, certificate)
-    assert ours == await tell(STOCK, "/plain?do=return", talk, certificate)
+    ours = await tell_alike("/plain?do=return", talk, certificate)
     assert ours == (b"", True, ["a"])
 
 
@@ -117,6 +120,5 @@ async def test_a_client_that_says_so_behind_its_answer_to_a_close(
         await wire.send_last(ANSWERS[answer])
 
     url = f"{path}?do=close&code=4000&reason=enough"
-    ours = await tell(FANOUT, url, talk, certificate)
-    assert ours == await tell(STOCK, url, talk, certificate)
+    ours = await tell_alike(url, talk, certificate)
     assert ours.saw == ["a", (4000, "enough")]

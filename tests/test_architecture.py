@@ -177,7 +177,7 @@ def loaded_by(modules: str, names: set[str]) -> list[str]:
 def test_importing_it_loads_no_server_and_no_driver() -> None:
     """`import wshub` works without any extra, and leaves the tools for tests alone."""
     names = {"uvicorn", "websockets", "wsproto", "uvloop", "httpx", "pytest", "wshub.testing"}
-    names |= {"jwt", "redis", "hiredis", "psycopg", "nats", "typer"}
+    names |= {"jwt", "redis", "hiredis", "psycopg", "psycopg_pool", "nats", "typer"}
     assert loaded_by("wshub, wshub.auth, wshub.backends, wshub.rejections", names) == []
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from wshub.backends._postgres_notification import (
     Spilled,
@@ -14,6 +14,7 @@ from wshub.backends._postgres_notification import (
     write_notification,
     write_reference,
 )
+from wshub.backends._postgres_pool import PostgresPool
 from wshub.backends._postgres_servers import PostgresServers
 from wshub.backends._postgres_spill import PostgresSpill
 
@@ -27,7 +28,7 @@ __all__ = ("PostgresBroker",)
 
 class PostgresBroker:
     """
-    Publishes on one connection, and listens on another.
+    Listens on one connection, and publishes on those of a pool.
 
     Notifications have the order in which their transactions commit, for all who listen. A payload
     that needs a row is in the transaction of its notification, so the row is there when it comes.
@@ -36,15 +37,15 @@ class PostgresBroker:
     def __init__(self, url: str, options: Mapping[str, str | int], prefix: str) -> None:
         self._servers = PostgresServers(url, options)
         self._spill = PostgresSpill(prefix)
-        self._links: list[PostgresLink] = []
+        self._listening: PostgresLink | None = None
+        self._pool = PostgresPool(self._servers)
 
     async def connect(self) -> None:
-        """Connect twice, and see to the table."""
+        """Connect, and see to the table."""
         try:
-            listening = await self._open()
-            publishing = await self._open()
-            publishing.tie(listening)
-            await self._spill.table.prepare(publishing)
+            self._listening = await self._servers.connect()
+            await self._pool.open()
+            await self._spill.table.prepare(self._pool)
         except BaseException:
             self._servers.turn()
             raise
@@ -54,15 +55,15 @@ class PostgresBroker:
         return [channel]
 
     async def close(self) -> None:
-        """Drop both connections."""
-        links, self._links = self._links, []
-        for link in links:
-            link.close()
+        """Drop all connections."""
+        listening, self._listening = self._listening, None
+        if listening is not None:
+            listening.close()
+        await self._pool.close()
 
     async def publish(self, messages: Sequence[tuple[str, bytes]]) -> None:
         """Publish payloads in one transaction."""
-        _, publishing = self._links
-        await self._spill.table.clean(publishing)
+        await self._spill.table.clean(self._pool)
         notifications: list[tuple[str, str]] = []
         rows: list[bytes] = []
         for number, (channel, payload) in enumerate(messages):
@@ -73,7 +74,7 @@ class PostgresBroker:
                 text = write_reference(number, key)
             notifications.append((shorten(channel), text))
         statement = self._spill.publication(len(rows) // 2)
-        await publishing.ask(statement, json.dumps(notifications).encode(), *rows)
+        await self._pool.ask(statement, json.dumps(notifications).encode(), *rows)
 
     async def subscribe(self, channels: Sequence[str]) -> None:
         """Listen on channels."""
@@ -85,23 +86,16 @@ class PostgresBroker:
 
     async def receive(self) -> bytes:
         """Return the payload of the next notification; what is none of ours, as it is."""
-        listening, publishing = self._links
-        text = await listening.receive()
+        text = await cast("PostgresLink", self._listening).receive()
         payload = read_notification(text)
         if not isinstance(payload, Spilled):
             return payload
         # Not on the connection that listens: it would have to read all that has come first.
-        fetched = await self._spill.fetch(publishing, payload.key)
+        fetched = await self._spill.fetch(self._pool, payload.key)
         # A row of ours is there for longer than a worker that is behind keeps its connection: where
         # there is none, somebody else made it up, who should not be able to end the connection.
         return text if fetched is None else fetched
 
-    async def _open(self) -> PostgresLink:
-        link = await self._servers.connect()
-        self._links.append(link)
-        await link.ask(b"SET idle_session_timeout = 0")
-        return link
-
     async def _change(self, verb: bytes, channels: Sequence[str]) -> None:
         statements = [verb + b" " + quote_identifier(shorten(channel)) for channel in channels]
-        await self._links[0].ask(b"; ".join(statements))
+        await cast("PostgresLink", self._listening).ask(b"; ".join(statements))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from psycopg import Error
 from psycopg.pq import DiagnosticField, ExecStatus, Format
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from psycopg.errors import Diagnostic
     from psycopg.pq.abc import PGresult
 
-__all__ = ("PostgresError", "PostgresLink")
+__all__ = ("PostgresError", "PostgresExecutor", "PostgresLink")
 
 READ_AHEAD = 512
 """Notifications, of less than 8 KB each, that wait here; with so many, the server has to."""
@@ -35,6 +35,14 @@ class PostgresError(Exception):
         self.code = code
 
 
+class PostgresExecutor(Protocol):
+    """Executes statements, on one connection or another."""
+
+    async def ask(self, statement: bytes, *values: bytes) -> PGresult:
+        """Return the last answer; see `PostgresLink`."""
+        ...
+
+
 class PostgresLink:
     """
     Asks a server for answers, one at a time, and takes its notifications.
@@ -42,13 +50,15 @@ class PostgresLink:
     It waits for libpq's socket by itself: psycopg, when it is cancelled, asks the server to
     cancel, and waits for its consent, which a server that is away never gives. After a failure,
     or a call that was cancelled, all that is left is `close()`.
+
+    Attributes:
+        connection: What it waits for.
     """
 
     __slots__ = (
         "_answer",
         "_arrival",
         "_arrived",
-        "_connection",
         "_failure",
         "_farewell",
         "_is_reading",
@@ -57,12 +67,12 @@ class PostgresLink:
         "_pgconn",
         "_results",
         "_socket",
-        "_tied",
         "_watchers",
+        "connection",
     )
 
     def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
+        self.connection = connection
         self._pgconn = connection.pgconn
         self._socket = self._pgconn.socket
         self._loop = asyncio.get_running_loop()
@@ -75,13 +85,7 @@ class PostgresLink:
         self._arrived: deque[bytes] = deque()
         self._failure: Exception | None = None
         self._farewell: str | None = None
-        self._tied: PostgresLink | None = None
         connection.add_notice_handler(self._note)
-
-    def tie(self, other: PostgresLink) -> None:
-        """Fail with this connection, as soon as it is lost, also while nothing is asked of it."""
-        self._tied = other
-        self._watch()
 
     def close(self) -> None:
         """Drop the connection."""
@@ -207,8 +211,6 @@ class PostgresLink:
         for waiter in (self._answer, self._arrival):
             if waiter is not None and not waiter.done():
                 waiter.set_exception(self._failure)
-        if self._tied is not None:
-            self._tied._fail(str(self._failure))
 
 
 def _last_of(results: Sequence[PGresult]) -> PGresult:

@@ -15,9 +15,11 @@ from wshub.backends._port import read_port
 from wshub.backends._postgres_link import PostgresLink
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from psycopg.abc import ConnParam
+
+    Connect = Callable[..., Awaitable[AsyncConnection]]
 
 __all__ = ("PostgresServers",)
 
@@ -92,9 +94,12 @@ class PostgresServers:
         self._parameters: dict[str, ConnParam] = {**_DEFAULTS, **parameters}
         self._turn = 0
 
-    async def connect(self) -> PostgresLink:
+    async def connect(self, connect: Connect = AsyncConnection.connect) -> PostgresLink:
         """
         Connect to the first server that takes us.
+
+        Args:
+            connect: Does it, as psycopg's classmethod.
 
         Raises:
             BrokerRefused: It objects to a password, a name, a certificate.
@@ -102,14 +107,20 @@ class PostgresServers:
         """
         _check_event_loop(asyncio.get_running_loop())
         try:
-            connection = await AsyncConnection.connect(self._rotate(), autocommit=True)
+            connection = await connect(self._rotate(), autocommit=True)
         except Error as error:
             problem = _summarize(error)
             for pattern, refusal in _REFUSALS:
                 if re.search(pattern, problem):
                     raise BrokerRefused(f"{refusal} ({problem})") from error
             raise ConnectionError(problem) from error
-        return PostgresLink(connection)
+        link = PostgresLink(connection)
+        try:
+            await link.ask(b"SET idle_session_timeout = 0")
+        except BaseException:
+            link.close()
+            raise
+        return link
 
     def turn(self) -> None:
         """Begin with the next server from now on: the first may be silent, and others well."""

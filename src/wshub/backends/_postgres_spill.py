@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from wshub.backends._postgres_table import PostgresTable
 
 if TYPE_CHECKING:
-    from wshub.backends._postgres_link import PostgresLink
+    from wshub.backends._postgres_link import PostgresExecutor
 
 __all__ = ("PostgresSpill",)
 
@@ -50,7 +50,7 @@ class PostgresSpill:
         )
         return b"WITH spilled AS (%b%b) %b" % (self._insert, places, PUBLISH)
 
-    async def fetch(self, link: PostgresLink, key: bytes) -> bytes | None:
+    async def fetch(self, server: PostgresExecutor, key: bytes) -> bytes | None:
         """Return the payload of a row; None: there is none, or no longer."""
-        result = await link.ask(self._select, key)
+        result = await server.ask(self._select, key)
         return result.get_value(0, 0) if result.ntuples else None

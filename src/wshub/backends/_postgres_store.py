@@ -38,7 +38,6 @@ class PostgresStore:
         """Connect, and see to the table."""
         try:
             self._link = await self._servers.connect()
-            await self._link.ask(b"SET idle_session_timeout = 0")
             await self._table.prepare(self._link)
         except BaseException:
             self._servers.turn()

@@ -11,7 +11,7 @@ from wshub.backends._postgres_link import PostgresError
 from wshub.backends._postgres_notification import quote_identifier, shorten
 
 if TYPE_CHECKING:
-    from wshub.backends._postgres_link import PostgresLink
+    from wshub.backends._postgres_link import PostgresExecutor
 
 __all__ = ("CLEANED", "PostgresTable")
 
@@ -55,7 +55,7 @@ class PostgresTable:
         ) % (table, table, expired, CLEANED)
         self._clean_at = 0.0
 
-    async def prepare(self, link: PostgresLink) -> None:
+    async def prepare(self, server: PostgresExecutor) -> None:
         """
         Create the table, if there is none, and see that it is ours.
 
@@ -63,16 +63,16 @@ class PostgresTable:
             BrokerRefused: It cannot be created or used.
         """
         try:
-            allowed = (await link.ask(self._look, self.identifier)).get_value(0, 0)
+            allowed = (await server.ask(self._look, self.identifier)).get_value(0, 0)
             if allowed is None:
-                await link.ask(self._create)
+                await server.ask(self._create)
             elif allowed == b"\0":
                 raise BrokerRefused(
                     f"it refuses the table {self._name}; "
                     "GRANT SELECT, INSERT, UPDATE and DELETE to the user"
                 )
             self._clean_at = 0.0
-            await self.clean(link)
+            await self.clean(server)
         except PostgresError as error:
             if error.code == INSUFFICIENT_PRIVILEGE:
                 problem = (
@@ -85,9 +85,9 @@ class PostgresTable:
                 ) from error
             raise
 
-    async def clean(self, link: PostgresLink) -> None:
+    async def clean(self, server: PostgresExecutor) -> None:
         """Delete some of the rows that have expired, if it is time to do so."""
         if time.monotonic() >= self._clean_at:
-            deleted = await link.ask(self._clean)
+            deleted = await server.ask(self._clean)
             if deleted.command_tuples != CLEANED:  # or there may be more
                 self._clean_at = time.monotonic() + CLEAN_INTERVAL

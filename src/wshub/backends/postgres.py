@@ -22,9 +22,10 @@ class PostgresBackend(SupervisedBackend):
     connections, and `BackendRegained` tells for how long that was. All workers see all messages
     in the order in which the server committed them. A message that does not fit into a
     notification, which has room for 7,999 bytes of ASCII or 5,999 of anything else, waits in a
-    table for half a minute. Each worker has two connections; a pooler between them and the server
-    must pool by session, not by transaction. Needs `pip install 'wshub[postgres]'`, and an event
-    loop that watches sockets, which on Windows is `asyncio.SelectorEventLoop`.
+    table for half a minute. Each worker has one connection that listens, and one or two in a pool,
+    of which those that break idly are replaced; another pooler between them and the server must
+    pool by session, not by transaction. Needs `pip install 'wshub[postgres]'`, and an event loop
+    that watches sockets, which on Windows is `asyncio.SelectorEventLoop`.
 
     Args:
         url: `postgresql://user:password@host:5432/database`, and what else libpq reads, as
@@ -38,7 +39,7 @@ class PostgresBackend(SupervisedBackend):
 
     Raises:
         ValueError: The URL or an option cannot be read.
-        ImportError: psycopg is missing.
+        ImportError: psycopg or its pool is missing.
     """
 
     def __init__(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,6 +26,8 @@ class Server:
     Attributes:
         problem: What connecting runs into, if anything.
         hung: Names of the methods that never end.
+        stubborn: Names of the methods that end as if nothing were, once they are cancelled.
+        entered: Names of such methods that were called.
         slow: Seconds that each answer takes.
         silent: Whether nothing that is published arrives.
         late: Seconds that probes are under way.
@@ -35,6 +38,8 @@ class Server:
     def __init__(self) -> None:
         self.problem: Exception | None = None
         self.hung: set[str] = set()
+        self.stubborn: set[str] = set()
+        self.entered: set[str] = set()
         self.slow = 0.0
         self.silent = False
         self.late = 0.0
@@ -109,6 +114,10 @@ class FakeBroker:
         await asyncio.sleep(self.server.slow)
         if method in self.server.hung:
             await asyncio.get_running_loop().create_future()
+        if method in self.server.stubborn:
+            self.server.entered.add(method)
+            with suppress(asyncio.CancelledError):
+                await asyncio.get_running_loop().create_future()
 
 
 class FakeBackend(SupervisedBackend):

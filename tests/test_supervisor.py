@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -239,6 +239,20 @@ async def test_a_stop_in_the_moment_of_a_loss(server: Server) -> None:
         await worker.backend.stop()
         assert time.monotonic() - began < 0.5
         assert bool(worker.events) == lost
+
+
+@pytest.mark.parametrize("method", ["connect", "subscribe", "publish", "close"])
+async def test_a_stop_that_a_driver_keeps_to_itself(server: Server, method: str) -> None:
+    """It is a stop all the same: nothing goes on."""
+    server.stubborn.add(method)
+    if method == "close":
+        server.problem = ConnectionError("gone")
+    backend = Worker(FakeBackend(server)).backend
+    starting = asyncio.create_task(backend.start())
+    await until(lambda: method in server.entered)
+    await backend.stop()
+    with suppress(BackendUnavailable):
+        await starting
 
 
 def test_another_event_loop_may_start_it_again(server: Server) -> None:

@@ -186,3 +186,18 @@ async def test_a_limit_is_not_put_off_for_ever(monkeypatch: pytest.MonkeyPatch) 
 
     with pytest.raises(TimeoutError):
         await be_late()
+
+
+async def test_a_cancellation_that_a_driver_keeps_to_itself_is_heard() -> None:
+    """As `asyncio.wait_for()` does before Python 3.12, now and then."""
+
+    async def wait() -> None:
+        async with Limit(60):
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+
+    waiting = asyncio.create_task(wait())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting

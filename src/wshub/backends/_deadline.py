@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,12 +25,27 @@ class Limit:
     An answer that came while a handler held up the loop still waits in its socket, and one behind
     a backlog that arrives is under way. The block is cancelled, and TimeoutError raised at its end.
 
+    A cancellation that the block has kept to itself is raised at its end, too: drivers wait with
+    `asyncio.wait_for()`, which does that before Python 3.12 if it is cancelled as it comes to its
+    end.
+
     Args:
         seconds: That the block has, some times over at most.
         progress: Returns something else than before if what is waited for has come nearer.
     """
 
-    __slots__ = ("_due", "_left", "_loop", "_progress", "_scope", "_seconds", "_seen", "_timer")
+    __slots__ = (
+        "_cancelling",
+        "_due",
+        "_left",
+        "_loop",
+        "_progress",
+        "_scope",
+        "_seconds",
+        "_seen",
+        "_task",
+        "_timer",
+    )
 
     def __init__(self, seconds: float, progress: Callable[[], object] = lambda: None) -> None:
         self._seconds = seconds
@@ -40,6 +55,8 @@ class Limit:
         self._scope = asyncio.timeout(None)
 
     async def __aenter__(self) -> None:
+        self._task = cast("asyncio.Task[object]", asyncio.current_task())
+        self._cancelling = self._task.cancelling()
         await self._scope.__aenter__()
         self._start()
 
@@ -51,6 +68,8 @@ class Limit:
     ) -> None:
         self._timer.cancel()
         await self._scope.__aexit__(kind, error, traceback)
+        if kind is None and self._task.cancelling() > self._cancelling:
+            raise asyncio.CancelledError
 
     def _start(self) -> None:
         self._seen = self._progress()

@@ -11,11 +11,11 @@ from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool
 
 from wshub.backends._deadline import Limit
+from wshub.backends._postgres_link import CLOSED, PostgresLink
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
 
-    from wshub.backends._postgres_link import PostgresLink
     from wshub.backends._postgres_servers import Connect, PostgresServers
 
 __all__ = ("PostgresPool",)
@@ -98,12 +98,14 @@ class PostgresPool:
         self._connecting.add(connecting)
         self._failure = None
         try:
-            return await connecting
-        except Exception as error:
-            self._failure = error
-            raise
+            (outcome,) = await asyncio.gather(connecting, return_exceptions=True)
         finally:
             self._connecting.remove(connecting)
+        if isinstance(outcome, PostgresLink):
+            return outcome
+        # A cancellation would end a task of the pool, and closing with it.
+        self._failure = outcome if isinstance(outcome, Exception) else ConnectionError(CLOSED)
+        raise self._failure
 
 
 class _PooledConnection(AsyncConnection[TupleRow]):

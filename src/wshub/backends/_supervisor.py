@@ -338,7 +338,7 @@ class SupervisedBackend:
 
     async def _drop(self) -> None:
         try:
-            async with asyncio.timeout(CLOSING):
+            async with Limit(CLOSING):
                 await self._broker.close()
         except Exception as error:
             logger.debug("%s could not close a connection", self._name, exc_info=error)

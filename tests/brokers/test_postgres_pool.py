@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from psycopg_pool import AsyncConnectionPool
 
 from tests.brokers.outcomes import working
 from tests.ports import free_port
 from wshub.backends import PostgresBackend
+from wshub.backends._broker import NothingSent
 from wshub.backends._postgres_pool import PostgresPool
 from wshub.backends._postgres_servers import PostgresServers
-from wshub.testing import until
+from wshub.testing import until, wait_until
 from wshub.testing._worker import Worker
 from wshub.testing.deadline import deadline
 
@@ -143,6 +145,75 @@ async def test_a_role_that_may_connect_only_once(
 
 
 @pytest.mark.one_loop
+async def test_a_connection_that_cannot_be_replaced(
+    postgres: PostgresServer, guest: str, prefix: str
+) -> None:
+    """What was to be published on it has not left, and is published when the server is back."""
+    postgres.ask(f"GRANT CREATE ON SCHEMA public TO {prefix}")
+    url = f"{guest}?application_name={prefix}"
+    backend = PostgresBackend(url, prefix=prefix, publish_timeout=10)
+    async with working(backend) as (worker,):
+        postgres.ask(f"ALTER ROLE {prefix} CONNECTION LIMIT 1")
+        postgres.ask("SELECT pg_terminate_backend(%s)", sessions(postgres, prefix)[1])
+        await until(lambda: len(sessions(postgres, prefix)) == 1)
+        publishing = asyncio.create_task(worker.publish("hi"))
+        await until(lambda: worker.events)
+        assert f'too many connections for role "{prefix}"' in str(worker.events[0])
+        postgres.ask(f"ALTER ROLE {prefix} CONNECTION LIMIT 2")
+        await publishing
+        await worker.reached_by("hi")
+
+
+async def test_a_server_that_grants_one_and_does_not_answer(
+    postgres: PostgresServer, guest: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That it does not grant another is not what is wrong."""
+    monkeypatch.setattr("wshub.backends._postgres_pool.WAITING", 0.3)
+    postgres.ask(f"ALTER ROLE {prefix} CONNECTION LIMIT 1")
+    async with opened(f"{guest}?application_name={prefix}") as pool:
+        slow = asyncio.create_task(pool.ask(b"SELECT pg_sleep(60)"))
+        await until(lambda: sessions(postgres, prefix))
+        with pytest.raises(NothingSent, match="the server does not answer"):
+            await pool.ask(b"SELECT 1")
+        await pool.close()
+        with pytest.raises(ConnectionError):
+            await slow
+
+
+async def test_a_connection_that_nobody_waits_for_any_more(
+    postgres: PostgresServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cancellation that comes as it is given out leaves it to the pool's end."""
+    get = AsyncConnectionPool.getconn
+    got = asyncio.Event()
+
+    async def get_and_keep_a_cancellation(pool: Any, timeout: float | None = None) -> Any:
+        connection = await get(pool, timeout)
+        got.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        return connection
+
+    monkeypatch.setattr(AsyncConnectionPool, "getconn", get_and_keep_a_cancellation)
+    async with opened(f"{postgres.url}?application_name={prefix}") as pool:
+        asking = asyncio.create_task(pool.ask(b"SELECT 1"))
+        await got.wait()
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        await pool.close()
+        await until(lambda: sessions(postgres, prefix) == [])
+
+
+def test_an_event_loop_that_ends_without_a_stop(postgres: PostgresServer, prefix: str) -> None:
+    """Its connections end with it."""
+    backend = PostgresBackend(f"{postgres.url}?application_name={prefix}", prefix=prefix)
+    worker = Worker(backend)
+    asyncio.run(worker.backend.start())
+    wait_until(lambda: sessions(postgres, prefix) == [], awaited="the sessions to end")
+
+
+@pytest.mark.one_loop
 async def test_an_attempt_that_failed_is_not_what_fails_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -150,11 +221,11 @@ async def test_an_attempt_that_failed_is_not_what_fails_the_next(
     monkeypatch.setattr("wshub.backends._postgres_pool.WAITING", 0.3)
     port = free_port()
     async with opened(f"postgresql://127.0.0.1:{port}") as pool:
-        with pytest.raises(ConnectionError, match="refused"):
+        with pytest.raises(NothingSent, match="refused"):
             await pool.ask(b"SELECT 1")
         with socket.create_server(("127.0.0.1", port)) as silent:
             async with accepting(silent):
-                with pytest.raises(TimeoutError):
+                with pytest.raises(NothingSent, match="the server does not answer"):
                     await pool.ask(b"SELECT 1")
                 await pool.close()
 

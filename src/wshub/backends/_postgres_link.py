@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from psycopg.errors import Diagnostic
     from psycopg.pq.abc import PGresult
 
-__all__ = ("CLOSED", "PostgresError", "PostgresExecutor", "PostgresLink")
-
-CLOSED = "the connection to PostgreSQL is closed"
+__all__ = ("PostgresError", "PostgresExecutor", "PostgresLink")
 
 READ_AHEAD = 512
 """Notifications, of less than 8 KB each, that wait here; with so many, the server has to."""
@@ -91,7 +89,7 @@ class PostgresLink:
 
     def close(self) -> None:
         """Drop the connection."""
-        self._fail(CLOSED)
+        self._fail("the connection to PostgreSQL is closed")
         self._pgconn.finish()
 
     async def ask(self, statement: bytes, *values: bytes) -> PGresult:

@@ -10,12 +10,14 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool
 
+from wshub.backends._broker import NothingSent
 from wshub.backends._deadline import Limit
-from wshub.backends._postgres_link import CLOSED, PostgresLink
+from wshub.backends._problem import describe
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
 
+    from wshub.backends._postgres_link import PostgresLink
     from wshub.backends._postgres_servers import Connect, PostgresServers
 
 __all__ = ("PostgresPool",)
@@ -43,7 +45,8 @@ class PostgresPool:
         self._servers = servers
         self._pool: AsyncConnectionPool[_PooledConnection] | None = None
         self._connecting: set[asyncio.Task[PostgresLink]] = set()
-        self._given: set[_PooledConnection] = set()
+        self._made: set[PostgresLink] = set()
+        self._given = 0
         self._failure: Exception | None = None
 
     async def open(self) -> None:
@@ -65,9 +68,10 @@ class PostgresPool:
         pool, self._pool = self._pool, None
         for connecting in self._connecting:
             connecting.cancel()
-        given, self._given = self._given, set()
-        for connection in given:
-            connection.link.close()
+        # Not left to the pool: one that is just being given out, or taken back, would be forgotten.
+        for link in self._held():
+            link.close()
+        self._made.clear()
         if pool is not None:
             await pool.close(CLOSING)
 
@@ -76,8 +80,8 @@ class PostgresPool:
         Return the last answer to a statement, or to several without values; see `PostgresLink`.
 
         Raises:
-            BrokerRefused: There is no connection, as the server objects to something.
-            ConnectionError: There is none, or it has broken meanwhile.
+            NothingSent: There is no connection, and none can be made.
+            ConnectionError: It has broken meanwhile.
             PostgresError: An answer is an error.
         """
         pool = cast("AsyncConnectionPool[_PooledConnection]", self._pool)
@@ -85,10 +89,14 @@ class PostgresPool:
             async with Limit(WAITING):
                 connection = await pool.getconn()
         except TimeoutError as error:
-            raise self._failure or error from None
-        self._given.add(connection)
-        answer = await connection.link.ask(statement, *values)
-        self._given.remove(connection)
+            # If others have one, that is waited for, whatever became of an attempt to make more.
+            cause = error if self._given else self._failure or error
+            raise NothingSent(describe(cause)) from cause
+        self._given += 1
+        try:
+            answer = await connection.link.ask(statement, *values)
+        finally:
+            self._given -= 1
         await pool.putconn(connection)
         return answer
 
@@ -98,14 +106,18 @@ class PostgresPool:
         self._connecting.add(connecting)
         self._failure = None
         try:
-            (outcome,) = await asyncio.gather(connecting, return_exceptions=True)
+            link = await connecting
+        except Exception as error:
+            self._failure = error
+            raise
         finally:
             self._connecting.remove(connecting)
-        if isinstance(outcome, PostgresLink):
-            return outcome
-        # A cancellation would end a task of the pool, and closing with it.
-        self._failure = outcome if isinstance(outcome, Exception) else ConnectionError(CLOSED)
-        raise self._failure
+        self._made = {*self._held(), link}
+        return link
+
+    def _held(self) -> list[PostgresLink]:
+        """Return what was made, and the pool has not closed: that socket may be another's now."""
+        return [link for link in self._made if not link.connection.closed]
 
 
 class _PooledConnection(AsyncConnection[TupleRow]):

@@ -170,6 +170,8 @@ async def test_a_server_that_complains_is_lost(
         ("nats://s3cret@host,other:99999", {}, "a port cannot be read"),
         ("nats://host?ordered=s3crets", {}, "ordered is true or false"),
         ("nats://host?allow_reconnect=true", {}, "does not know the option 'allow_reconnect'"),
+        ("nats://s3cret@host?inbox_prefix=a%20b", {}, "inbox_prefix is a subject"),
+        ("nats://host", {"inbox_prefix": "a..b"}, "inbox_prefix is a subject"),
         ("nats://host", {"speed": 9}, "does not know the option 'speed'"),
         ("nats://host?ssl_ca_certs=/no/where", {}, "a certificate or its key cannot be read"),
         ("nats://host", {"ssl_certfile": "/no/where"}, "a certificate or its key cannot be read"),

@@ -156,6 +156,7 @@ async def test_what_is_published_right_after_a_loss_waits(prefix: str) -> None:
             "retry_on_error cannot be part",
         ),
         ("redis://user:s3cret@localhost?encoding=x", "redis-py does not take an option"),
+        ("redis://user:s3cret@localhost?socket_read_size=-1", "socket_read_size is a positive"),
         ("redis+sentinel://user:s3cret@localhost/a?sentinel_x=y", "does not know an option"),
         ("rediss://user:s3cret@localhost?ssl_ciphers=x", "an option of TLS cannot be used"),
         ("rediss://user:s3cret@localhost?ssl_cert_reqs=maybe", "redis-py does not take an option"),

@@ -19,6 +19,7 @@ _URL = re.compile(
     r"(\?(?P<query>[^#]*))?",
     re.IGNORECASE,
 )
+_SUBJECT = re.compile(r"[^\s.*>]+(\.[^\s.*>]+)*")
 _HOST = re.compile(r"(?P<host>\[[^\]]+\]|[^:\[\]]+)(:(?P<port>\d+))?")
 _FORMS = "nats://user:password@host:4222,host:4222, nats://token@host or, with TLS, nats+tls://…"
 
@@ -78,6 +79,8 @@ def read_url(url: str, options: Mapping[str, object]) -> Settings:
     unknown = sorted(asked.keys() - _NAMES)
     if unknown:
         raise ValueError(f"NatsBackend does not know the option {unknown[0]!r}")
+    if _SUBJECT.fullmatch(str(asked.get("inbox_prefix", "_INBOX"))) is None:
+        raise ValueError("inbox_prefix is a subject, without spaces and wildcards")
     asked.setdefault("name", "wshub")
     encrypted = (
         found["scheme"].lower() != "nats"

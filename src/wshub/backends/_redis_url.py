@@ -131,6 +131,9 @@ def _check_options(maker: Maker, sentinel: Mapping[str, object]) -> None:
         raise ValueError(f"redis-py does not know an option: {error}") from error
     except (LookupError, RedisError) as error:
         raise ValueError(f"redis-py does not take an option: {error}") from error
+    size = maker.options.get("socket_read_size", 1)
+    if not isinstance(size, int) or size < 1:
+        raise ValueError("socket_read_size is a positive number of bytes")
     for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
         path = maker.options.get(name)
         if path is not None:

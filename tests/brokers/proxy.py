@@ -22,11 +22,13 @@ class Proxy:
         dropping: Whether bytes in either direction vanish, of old connections and of new ones.
         deafening: Whether only those that the server sends vanish, and only of connections on
             which it has named the channel of a probe before: those of subscribers.
+        last: What clients say before `dropping` begins, with what they say it in; empty: nothing.
     """
 
     def __init__(self, target: int) -> None:
         self.port = 0
         self.dropping = False
+        self.last = b""
         self.deafening = False
         self._target = target
         self._tasks: set[asyncio.Task[None]] = set()
@@ -73,6 +75,7 @@ class Proxy:
     ) -> None:
         subscriber = False
         while data := await reader.read(65536):
+            self.dropping = self.dropping or (self.last != b"" and self.last in data)
             subscriber = subscriber or (from_server and ABOUT_PROBES.search(data) is not None)
             if not self.dropping and not (self.deafening and subscriber):
                 writer.write(data)

@@ -149,26 +149,10 @@ async def test_a_connection_that_has_failed_says_why(postgres: PostgresServer) -
             await call
 
 
-class ForgetfulProxy(Proxy):
-    """Lets a client log in, and loses its first statement."""
-
-    async def _pass(
-        self,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        *,
-        from_server: bool = False,
-    ) -> None:
-        while data := await reader.read(65536):
-            self.dropping = self.dropping or b"idle_session_timeout" in data
-            if not self.dropping:
-                writer.write(data)
-        raise ConnectionResetError
-
-
 async def test_a_login_that_is_given_up_at_its_end(postgres: PostgresServer) -> None:
     """Its connection is closed; psycopg warns of one that is not."""
-    async with ForgetfulProxy(postgres.port).running() as server:
+    async with Proxy(postgres.port).running() as server:
+        server.last = b"idle_session_timeout"
         servers = PostgresServers(POSTGRES.at(postgres.url, server.port), {})
         connecting = asyncio.create_task(servers.connect())
         await until(lambda: server.dropping)

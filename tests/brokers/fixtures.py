@@ -84,6 +84,13 @@ def guest(postgres: PostgresServer, prefix: str) -> str:
 
 
 @pytest.fixture
+def tenant(postgres: PostgresServer, guest: str, prefix: str) -> str:
+    """The URL for a role that may create tables, too."""
+    postgres.ask(f"GRANT CREATE ON SCHEMA public TO {prefix}")
+    return guest
+
+
+@pytest.fixture
 def own_broker(kind: Kind) -> Generator[OwnBroker, None, None]:
     """A server that nobody else uses, and that may be hurt."""
     demand(kind, own=True)

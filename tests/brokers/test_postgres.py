@@ -35,30 +35,25 @@ if TYPE_CHECKING:
     ],
 )
 async def test_a_server_that_takes_nothing(
-    postgres: PostgresServer, guest: str, prefix: str, options: dict[str, str], problem: str
+    postgres: PostgresServer, tenant: str, prefix: str, options: dict[str, str], problem: str
 ) -> None:
     """As a standby, which may become the primary: it is waited for."""
-    postgres.ask(f"GRANT CREATE ON SCHEMA public TO {prefix}")
     postgres.ask(f"ALTER ROLE {prefix} SET default_transaction_read_only = on")
-    worker = Worker(PostgresBackend(guest, prefix=prefix, options=options))
-    try:
-        await worker.backend.start()
+    backend = PostgresBackend(tenant, prefix=prefix, options=options)
+    async with working(backend) as (worker,):
         assert not worker.backend.health().ready
         assert problem in str(worker.backend.health().problem)
         postgres.ask(f"ALTER ROLE {prefix} RESET default_transaction_read_only")
         await until(lambda: worker.backend.health().ready)
-    finally:
-        await worker.backend.stop()
 
 
 @pytest.mark.one_loop
 async def test_a_server_that_ends_idle_sessions(
-    postgres: PostgresServer, guest: str, prefix: str
+    postgres: PostgresServer, tenant: str, prefix: str
 ) -> None:
     """Ours are idle when nothing happens, and stay."""
-    postgres.ask(f"GRANT CREATE ON SCHEMA public TO {prefix}")
     postgres.ask(f"ALTER ROLE {prefix} SET idle_session_timeout = '300ms'")
-    async with working(PostgresBackend(guest, prefix=prefix)) as (worker,):
+    async with working(PostgresBackend(tenant, prefix=prefix)) as (worker,):
         await asyncio.sleep(1)
         assert worker.backend.health().ready
         assert worker.events == []

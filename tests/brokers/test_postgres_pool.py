@@ -112,12 +112,11 @@ async def test_statements_share_two_connections(postgres: PostgresServer, prefix
 
 
 async def test_a_role_that_may_connect_no_more_than_twice(
-    postgres: PostgresServer, guest: str, prefix: str
+    postgres: PostgresServer, tenant: str, prefix: str
 ) -> None:
     """What is long is fetched when the connection that publishes is free."""
-    postgres.ask(f"GRANT CREATE ON SCHEMA public TO {prefix}")
     postgres.ask(f"ALTER ROLE {prefix} CONNECTION LIMIT 2")
-    async with working(PostgresBackend(guest, prefix=prefix)) as (worker,):
+    async with working(PostgresBackend(tenant, prefix=prefix)) as (worker,):
         texts = [f"{number}{LONG}" for number in range(300)]
         await asyncio.gather(*map(worker.publish, texts))
         await worker.reached_by(*texts)
@@ -126,31 +125,26 @@ async def test_a_role_that_may_connect_no_more_than_twice(
 
 @pytest.mark.one_loop
 async def test_a_role_that_may_connect_only_once(
-    postgres: PostgresServer, guest: str, prefix: str
+    postgres: PostgresServer, tenant: str, prefix: str
 ) -> None:
     """Health says what the server objects to, and what is published meanwhile is not lost."""
-    postgres.ask(f"GRANT CREATE ON SCHEMA public TO {prefix}")
     postgres.ask(f"ALTER ROLE {prefix} CONNECTION LIMIT 1")
-    worker = Worker(PostgresBackend(guest, prefix=prefix, publish_timeout=10))
-    try:
-        await worker.backend.start()
+    backend = PostgresBackend(tenant, prefix=prefix, publish_timeout=10)
+    async with working(backend) as (worker,):
         assert not worker.backend.health().ready
         assert f'too many connections for role "{prefix}"' in str(worker.backend.health().problem)
         publishing = asyncio.create_task(worker.publish("hi"))
         postgres.ask(f"ALTER ROLE {prefix} CONNECTION LIMIT 2")
         await publishing
         await worker.reached_by("hi")
-    finally:
-        await worker.backend.stop()
 
 
 @pytest.mark.one_loop
 async def test_a_connection_that_cannot_be_replaced(
-    postgres: PostgresServer, guest: str, prefix: str
+    postgres: PostgresServer, tenant: str, prefix: str
 ) -> None:
     """What was to be published on it has not left, and is published when the server is back."""
-    postgres.ask(f"GRANT CREATE ON SCHEMA public TO {prefix}")
-    url = f"{guest}?application_name={prefix}"
+    url = f"{tenant}?application_name={prefix}"
     backend = PostgresBackend(url, prefix=prefix, publish_timeout=10)
     async with working(backend) as (worker,):
         postgres.ask(f"ALTER ROLE {prefix} CONNECTION LIMIT 1")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.uvicorn.rings import needs_ring, overlook, shorten
+from tests.uvicorn.rings import find_obstacle, needs_ring, overlook, shorten
 from wshub._ring import ENTRIES, UNKNOWN, Ring
 
 if TYPE_CHECKING:
@@ -179,3 +179,4 @@ def test_a_system_without_it(
     monkeypatch.setattr(f"wshub._ring.{name}", value)
     with pytest.raises(OSError, match=rf"^\[Errno {number}\] "):
         Ring()
+    assert find_obstacle() == f"no io_uring here: {os.strerror(number)}"
